@@ -1,0 +1,71 @@
+"""Which algorithm a convolution takes on the CPU, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from volconv.engines.cpu.direct import Direct
+from volconv.engines.cpu.gemm import Gemm
+from volconv.errors import ParameterError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from volconv.engines import Engine
+    from volconv.params import Conv3dParams
+    from volconv.region import Index5
+
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Gemm())}
+
+#: What ``algorithm=`` may say.
+ALGORITHMS = ("auto", *_ENGINES)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The algorithm that was picked, and the predicted seconds (on one thread) of all that could do it."""
+
+    algorithm: str
+    candidates: dict[str, float]
+
+
+def get(name: str) -> Engine:
+    """The algorithm of this name.
+
+    Raises
+    ------
+    ParameterError
+        There is none.
+    """
+    if name not in _ENGINES:
+        raise ParameterError(f"algorithm must be one of {', '.join(ALGORITHMS)} (got {name!r})")
+    return _ENGINES[name]
+
+
+def choose(algorithm: str, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Choice:
+    """Pick the cheapest algorithm that can do this, or check the one asked for.
+
+    Parameters
+    ----------
+    algorithm : str
+        One of :data:`ALGORITHMS`.
+    params : Conv3dParams
+    output_shape : tuple of 5 ints
+    dtype : numpy.dtype
+        Real compute dtype.
+
+    Raises
+    ------
+    ParameterError
+        No such algorithm, or it cannot do this.
+    """
+    reasons = {name: engine.supports(params, dtype) for name, engine in _ENGINES.items()}
+    if algorithm != "auto":
+        get(algorithm)
+        if reasons[algorithm] is not None:
+            raise ParameterError(f"algorithm={algorithm!r} cannot do this: {reasons[algorithm]}")
+    candidates = {
+        name: engine.cost(params, output_shape, dtype) for name, engine in _ENGINES.items() if reasons[name] is None
+    }
+    return Choice(min(candidates, key=candidates.__getitem__) if algorithm == "auto" else algorithm, candidates)

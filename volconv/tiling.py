@@ -1,0 +1,134 @@
+"""How an output is cut up: I/O blocks (what is read, computed and written at a time) and work items (one thread's).
+
+Only integers: no arrays, no files.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+from volconv.region import Region
+from volconv.shapes import block_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from volconv.params import Conv3dParams, Triple
+    from volconv.region import Index5
+
+#: Work items for each thread that a run should have at least, so that threads finish together.
+ITEMS_PER_THREAD = 4
+
+
+class Item(NamedTuple):
+    """What one call of an engine computes: one volume, some groups, a box of outputs (D, H, W)."""
+
+    volume: int
+    groups: tuple[int, int]
+    start: Triple
+    stop: Triple
+
+
+def io_blocks(
+    output_shape: Index5, params: Conv3dParams, grid: Triple, voxel_bytes: float, budget: int
+) -> list[Region]:
+    """Regions of the output that are read, computed and written in turn: slabs along D of all channels.
+
+    Parameters
+    ----------
+    output_shape : tuple of 5 ints
+    params : Conv3dParams
+    grid : tuple of 3 ints
+        Slabs start at multiples of ``grid[0]``.
+    voxel_bytes : float
+        Bytes held for each voxel of a slab's input and output together, per output voxel.
+    budget : int
+        Bytes that one slab may take; a slab is never thinner than ``grid[0]``, nor volumes cut where they need not be.
+    """
+    volumes, channels, depth, height, width = output_shape
+    if not volumes:
+        return []
+    plane = max(1.0, voxel_bytes * channels * height * width)
+    whole = budget // (plane * depth)
+    if whole >= 1:
+        step = min(volumes, int(whole))
+        return [Region((n, 0, 0, 0, 0), (min(n + step, volumes), *output_shape[1:])) for n in range(0, volumes, step)]
+    halo = params.effective_kernel[0] / params.stride[0]
+    thickness = _aligned(max(1, int(budget / plane - halo)), grid[0])
+    return [
+        Region((n, 0, z, 0, 0), (n + 1, channels, min(z + thickness, depth), height, width))
+        for n in range(volumes)
+        for z in range(0, depth, thickness)
+    ]
+
+
+def item_shape(
+    output_shape: Index5, params: Conv3dParams, grid: Triple, itemsize: int, block_bytes: int, threads: int
+) -> tuple[int, Triple]:
+    """Groups and box (D, H, W) of one work item.
+
+    The box is the one with the least halo for its size whose padded block takes at most ``block_bytes``, in multiples
+    of ``grid`` (one grid cell where even that takes more). Bits do not depend on it; it may depend on threads.
+
+    Examples
+    --------
+    >>> from volconv.params import Conv3dParams
+    >>> same = Conv3dParams.parse((1, 1, 3, 3, 3), padding="same")
+    >>> item_shape((1, 1, 256, 256, 256), same, (1, 1, 1), 4, 1 << 19, 2)
+    (1, (26, 16, 256))
+    """
+    volumes, _, depth, height, width = output_shape
+    voxel = itemsize * params.in_channels // params.groups
+    (kd, kh, kw), (sd, sh, sw) = params.effective_kernel, params.stride
+    wanted = ITEMS_PER_THREAD * threads / max(1, volumes * params.groups)
+    best, best_price = (grid[0], grid[1], grid[2]), math.inf
+    for h, w in itertools.product(_sizes(height, grid[1]), _sizes(width, grid[2])):
+        row = voxel * ((h - 1) * sh + kh) * ((w - 1) * sw + kw)
+        fitting = (block_bytes // row - kd) // sd + 1
+        for d in {_aligned(min(depth, fitting), grid[0]), _aligned(-(-depth // ITEMS_PER_THREAD), grid[0])}:
+            block = row * ((d - 1) * sd + kd)
+            if block > block_bytes:
+                continue
+            # Rows that are cut, or short, cost more than their halo: each is one more loop to start.
+            price = block / (d * h * w) * (1 + 16 / w)
+            # With too few items some threads end before others.
+            items = -(-depth // d) * -(-height // h) * -(-width // w)
+            price *= max(1.0, wanted / items) ** 0.5
+            if price < best_price:
+                best, best_price = (d, h, w), price
+    box = (min(best[0], depth), min(best[1], height), min(best[2], width))
+    block = voxel * math.prod(block_shape(box, params))
+    items = volumes * math.prod(-(-s // b) for s, b in zip(output_shape[2:], box, strict=True)) if volumes else 0
+    groups = min(block_bytes // max(1, block), params.groups * items // (ITEMS_PER_THREAD * threads), params.groups)
+    return max(1, groups), box
+
+
+def work_items(block: Region, groups: int, item_groups: int, box: Triple) -> Iterator[Item]:
+    """The items of one I/O block, boxes counted from its own first corner along H and W, from output 0 along D.
+
+    Where a slab starts at a multiple of the grid, so do its items.
+    """
+    depth, height, width = block.shape[2:]
+    for volume in range(block.shape[0]):
+        for group in range(0, groups, item_groups):
+            for z, y, x in itertools.product(
+                *(range(0, n, b) for n, b in zip((depth, height, width), box, strict=True))
+            ):
+                yield Item(
+                    volume,
+                    (group, min(group + item_groups, groups)),
+                    (z, y, x),
+                    (min(z + box[0], depth), min(y + box[1], height), min(x + box[2], width)),
+                )
+
+
+def _sizes(size: int, grid: int) -> list[int]:
+    """Sizes worth trying on an axis: it cut into a few nearly equal parts, as multiples of the grid."""
+    counts = [1, 2, 3, 4, 6, *(1 << k for k in range(3, max(4, size.bit_length())))]
+    return sorted({_aligned(-(-size // n), grid) for n in counts})
+
+
+def _aligned(size: int, grid: int) -> int:
+    return max(grid, size // grid * grid)
