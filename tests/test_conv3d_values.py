@@ -1,0 +1,150 @@
+"""conv3d's values, each algorithm forced, against naive sums in higher precision."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import reference
+import volconv
+from cases import DTYPES, cases, values
+from tolerances import allowed, assert_matches
+from volconv.io.array import ArraySink, ArraySource
+from volconv.params import Conv3dParams
+from volconv.pipeline import make_plan, run
+
+ALGORITHMS = ("direct", "gemm")
+
+
+def tiny_blocks(x, w, b, algorithm, threads=2, block_bytes=1, item_bytes=1, **parameters):
+    """conv3d in the smallest I/O blocks and work items that the algorithm allows: every seam there can be."""
+    params = Conv3dParams.parse(w.shape, **parameters)
+    compute = np.result_type(x, w)
+    plan = make_plan(
+        params,
+        x.shape,
+        compute,
+        algorithm=algorithm,
+        threads=threads,
+        voxel_bytes=(x.itemsize, compute.itemsize),
+        block_bytes=block_bytes,
+        item_bytes=item_bytes,
+    )
+    out = np.full(plan.output_shape, 77, compute)
+    run(plan, ArraySource(x), ArraySink(out), w, b)
+    return out, plan
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@settings(max_examples=150, deadline=None)
+@given(case=cases(), dtype=st.sampled_from(DTYPES))
+def test_agrees_with_naive_sums(algorithm, case, dtype):
+    if algorithm == "gemm" and np.dtype(dtype).kind in "iu":
+        return  # gemm refuses integers: test_conv3d_errors
+    x, w, b = case.arrays(dtype)
+    got = volconv.conv3d(x, w, b, algorithm=algorithm, threads=2, **case.parameters)
+    assert got.dtype == (np.int64 if np.dtype(dtype).kind in "iu" else np.dtype(dtype))
+    expected = reference.conv3d(x, w, b, **case.reference_parameters)
+    assert_matches(got, expected, allowed(got.dtype, x, w, b, **case.reference_parameters))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@settings(max_examples=100, deadline=None)
+@given(case=cases(), dtype=st.sampled_from(["float32", "float64", "complex64"]))
+def test_seams_change_no_bit(algorithm, case, dtype):
+    x, w, b = case.arrays(dtype)
+    whole = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **case.parameters)
+    cut, _ = tiny_blocks(x, w, b, algorithm, **case.parameters)
+    assert cut.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "symmetric"])
+@pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), ((2, 1, 3), (1, 2, 1), 2), (1, (2, 3, 1), 4)])
+def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilation, groups, monkeypatch):
+    if algorithm == "gemm":  # panels small enough for three an axis
+        monkeypatch.setattr("volconv.engines.cpu.gemm.COLUMNS", 4)
+    rng = np.random.default_rng(7)
+    x, w, b = values(rng, (2, 4, 17, 18, 37), "float32"), values(rng, (8, 4 // groups, 3, 2, 3), "float32"), None
+    parameters = {"stride": stride, "padding": 3, "dilation": dilation, "groups": groups, "padding_mode": mode}
+    got, plan = tiny_blocks(x, w, b, algorithm, **parameters)
+    assert len({block.start[2] for block in plan.blocks}) >= 3
+    assert all(-(-n // i) >= 3 for n, i in zip(plan.output_shape[3:], plan.item_box[1:], strict=True))
+    whole = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)
+    assert got.tobytes() == whole.tobytes()
+    triple = {key: (v, v, v) if isinstance(v, int) else v for key, v in parameters.items() if key in ("stride", "dilation", "padding")}
+    expected = reference.conv3d(x, w, b, **triple, groups=groups, mode=mode)
+    assert_matches(got, expected, allowed("float32", x, w, b, **triple, groups=groups, mode=mode))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize("item_bytes", [1, 3000, 100_000, 1 << 30])
+@pytest.mark.parametrize("block_bytes", [1, 50_000, 1 << 30])
+def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes, block_bytes):
+    rng = np.random.default_rng(3)
+    x, w, b = (values(rng, s, "float32") for s in [(2, 6, 14, 15, 33), (10, 3, 3, 2, 3), (10,)])
+    parameters = {"stride": (1, 2, 1), "padding": 1, "groups": 2, "padding_mode": "circular"}
+    once = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)
+    again, _ = tiny_blocks(x, w, b, algorithm, threads, block_bytes, item_bytes, **parameters)
+    assert again.tobytes() == once.tobytes()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("channels", [1, 5, 40, 300])
+@pytest.mark.parametrize("weight", [0.1, 1.2345, 1 / 3, 1.9999])
+def test_error_bound_where_rounding_errors_add_up(algorithm, channels, weight):
+    # The same product over and over: each addition errs to the same side.
+    x = np.full((1, channels, 6, 6, 6), 1, np.float32)
+    w = np.full((2, channels, 5, 5, 5), weight, np.float32)
+    got = volconv.conv3d(x, w, algorithm=algorithm)
+    assert_matches(got, reference.conv3d(x, w), allowed("float32", x, w))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_padding_value_fills_what_is_outside(algorithm):
+    rng = np.random.default_rng(0)
+    x, w = values(rng, (1, 2, 4, 5, 6), "float32"), values(rng, (3, 2, 3, 3, 3), "float32")
+    got = volconv.conv3d(x, w, padding=2, padding_value=-1000, algorithm=algorithm)
+    expected = reference.conv3d(x, w, padding=(2, 2, 2), value=-1000)
+    assert_matches(got, expected, allowed("float32", x, w, padding=(2, 2, 2), value=-1000))
+
+
+def test_a_block_that_is_all_padding():
+    x, w = np.ones((1, 1, 2, 2, 2), np.float32), np.ones((1, 1, 1, 1, 1), np.float32)
+    got, _ = tiny_blocks(x, w, None, "direct", padding=5, padding_value=3)
+    assert (got == reference.conv3d(x, w, padding=(5, 5, 5), value=3)).all()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("channels", [1, 80])
+def test_non_finite_values_spread_as_in_the_direct_sum(algorithm, bad, channels):
+    rng = np.random.default_rng(1)
+    x, w = values(rng, (1, channels, 7, 8, 9), "float32"), values(rng, (5, channels, 3, 3, 2), "float32")
+    w[0, :, 0, 0, 0] = 0  # a zero tap times infinity is NaN
+    x[0, 0, 3, 4, 5] = bad
+    got = volconv.conv3d(x, w, padding=1, algorithm=algorithm)
+    with np.errstate(invalid="ignore"):
+        expected = reference.conv3d(x, w, padding=(1, 1, 1))
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(expected.astype(float)))
+    np.testing.assert_array_equal(np.isinf(got), np.isinf(expected.astype(float)))
+    assert (np.signbit(got) == np.signbit(expected.astype(float)))[np.isinf(got)].all()
+    finite = np.isfinite(got)
+    x[0, 0, 3, 4, 5] = 0
+    assert_matches(got[finite], reference.conv3d(x, w, padding=(1, 1, 1))[finite], allowed("float32", x, w, padding=(1, 1, 1)))
+
+
+def test_example_of_the_module_page():
+    rng = np.random.default_rng(2)
+    x, w, b = (values(rng, s, "float32") for s in [(2, 16, 10, 50, 100), (33, 16, 3, 5, 2), (33,)])
+    parameters = {"stride": (2, 1, 1), "padding": (4, 2, 0)}
+    results = {a: volconv.conv3d(x, w, b, algorithm=a, **parameters) for a in ALGORITHMS}
+    assert results["direct"].shape == (2, 33, 8, 50, 99)
+    crop = (slice(1, 2), slice(None), slice(2, 4), slice(20, 24), slice(30, 40))
+    window = x[1:2, :, 0:5, 18:26, 30:41]  # what these outputs see
+    expected = reference.conv3d(window, w, b, stride=(2, 1, 1))
+    for result in results.values():
+        assert_matches(result[crop], expected, allowed("float32", window, w, b, stride=(2, 1, 1)))
