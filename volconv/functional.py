@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv import dtypes
-from volconv.errors import DtypeError, ShapeError
+from volconv import __version__, dtypes
+from volconv.errors import DtypeError, OutOfMemoryError, ShapeError
+from volconv.io import create_volume, open_volume
 from volconv.io.array import ArraySink, ArraySource
+from volconv.job import resolve_job
 from volconv.params import Conv3dParams
 from volconv.pipeline import make_plan, run
+from volconv.report import ApplyReport, shape_report
 from volconv.shapes import batched_shape
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable
     from typing import SupportsIndex
 
     from numpy.typing import ArrayLike, NDArray
@@ -122,6 +128,131 @@ def conv3d(
     if overlaps:
         out[...] = target
     return out
+
+
+def apply(
+    source: str | os.PathLike[str],
+    destination: str | os.PathLike[str],
+    kernel: str,
+    *,
+    bias: str | None = None,
+    stride: Size3 = 1,
+    padding: Padding = 0,
+    dilation: Size3 = 1,
+    groups: int | None = None,
+    padding_mode: str = "zeros",
+    padding_value: complex = 0,
+    flip_kernel: bool = False,
+    dtype: str | None = None,
+    compute_dtype: str | None = None,
+    algorithm: str = "auto",
+    threads: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> ApplyReport:
+    """Convolve one volume file into another: what ``volconv apply`` does for each input.
+
+    Parameters
+    ----------
+    source : path
+        NIfTI, HDF5 (``file.h5:/path``) or TIFF; see :func:`volconv.open_volume`.
+    destination : path
+        Its suffix picks the format. It appears when it is complete.
+    kernel : str
+        ``"gaussian:sigma=1.5mm"``, ``"weights.npz:key"``, ...; see :func:`volconv.kernels.load_kernel`.
+    bias : str, optional
+        A number, or ``"FILE[:KEY]"``.
+    stride, padding, dilation, padding_mode, padding_value, algorithm, threads
+        As in :func:`conv3d`.
+    groups : int, optional
+        By default 1, or the number of channels for a kernel that is applied to each by itself.
+    flip_kernel : bool
+        True for convolution in the mathematical sense.
+    dtype : str, optional
+        Of the output: a NumPy name, or "same" for that of the input. Integers are rounded and saturate.
+    compute_dtype : str, optional
+        "float32", "float64", "complex64" or "complex128"; by default what the volume's dtype asks for.
+    overwrite : bool
+        Whether an existing destination may be replaced.
+    progress : callable, optional
+        Called with (output voxels done, output voxels in all) now and then.
+
+    Returns
+    -------
+    ApplyReport
+
+    Raises
+    ------
+    VolconvError
+        One of its kinds; the destination is then as it was before.
+
+    Examples
+    --------
+    >>> report = apply("brain.nii.gz", "smooth.nii.gz", "gaussian:sigma=2mm", padding="same")  # doctest: +SKIP
+    >>> report.algorithm  # doctest: +SKIP
+    'direct'
+    """
+    started = perf_counter()
+    try:
+        with open_volume(source) as volume:
+            job = resolve_job(
+                volume.info,
+                kernel,
+                source_name=str(source),
+                bias=bias,
+                stride=stride,
+                padding=padding,
+                dilation=dilation,
+                groups=groups,
+                padding_mode=padding_mode,
+                padding_value=padding_value,
+                flip_kernel=flip_kernel,
+                dtype=dtype,
+                compute_dtype=compute_dtype,
+            )
+            plan = make_plan(
+                job.params,
+                volume.info.shape,
+                job.compute_dtype,
+                algorithm=algorithm,
+                threads=threads,
+                voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
+            )
+            sink = create_volume(
+                destination,
+                shape=plan.output_shape,
+                dtype=job.output_dtype,
+                geometry=job.output_geometry,
+                like=volume.info,
+                scaling=job.output_scaling,
+                overwrite=overwrite,
+                note=f"volconv {__version__}: {kernel}",
+            )
+            with sink:
+                outcome = run(plan, volume, sink, job.weight, job.bias, progress)
+            notes = (*volume.info.notes, *sink.info.notes)
+    except MemoryError as error:
+        if isinstance(error, OutOfMemoryError):
+            raise
+        raise OutOfMemoryError(f"{source}: the run needs more memory than there is") from error
+    return ApplyReport(
+        source=str(source),
+        destination=str(destination),
+        shape=shape_report(volume.info.shape, job.params, job.output_dtype, job.bias is not None, volume.info.geometry),
+        algorithm=plan.algorithm,
+        candidates=plan.candidates,
+        compute_dtype=plan.compute_dtype.name,
+        output_dtype=sink.info.dtype.name,
+        threads=plan.threads,
+        blocks=len(plan.blocks),
+        seconds=perf_counter() - started,
+        read_seconds=outcome.read_seconds,
+        compute_seconds=outcome.compute_seconds,
+        write_seconds=outcome.write_seconds,
+        saturated=outcome.counts.saturated,
+        not_a_number=outcome.counts.not_a_number,
+        notes=notes,
+    )
 
 
 def check_bias(bias: ArrayLike | None, params: Conv3dParams, compute_dtype: np.dtype[Any]) -> NDArray[Any] | None:

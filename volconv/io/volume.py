@@ -25,6 +25,10 @@ class Scaling:
     slope: float
     intercept: float
 
+    def without_intercept(self) -> Scaling:
+        """What applies to the imaginary part of complex values."""
+        return Scaling(self.slope, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class VolumeInfo:

@@ -1,0 +1,71 @@
+"""The ``volconv`` command: its subcommands, and how any of them ends."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+import volconv
+from volconv.errors import VolconvError
+from volconv_cli import exits
+
+COMMANDS = ("apply", "shape")
+
+
+class _Commands(click.Group):
+    """Subcommands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"volconv_cli.{cmd_name}").command
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=exits.HELP)
+@click.version_option(volconv.__version__, "--version", prog_name="volconv", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Filter 3-D volumes with Conv3d, exactly as torch.nn.Conv3d computes it.
+
+    \b
+    Examples:
+      volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o smooth.nii.gz
+      volconv shape brain.nii.gz -k box:size=3 --stride 2
+      volconv shape --input-shape 1,16,10,50,100 --kernel-size 3 --out-channels 33
+
+    Volumes are NIfTI (.nii, .nii.gz), HDF5 (file.h5:/dataset) and TIFF stacks. Every three-number option is in D,H,W
+    (z,y,x) order.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command and exit with the code that :mod:`volconv_cli.exits` documents."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = cli.main(args=arguments, prog_name="volconv", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else exits.DONE)
+    except VolconvError as error:
+        show_error(error, debug="--debug" in arguments)
+        sys.exit(exits.code_of(error))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("volconv: interrupted", err=True)
+        sys.exit(exits.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # whoever read our output has gone; Python would complain at exit
+        sys.exit(exits.FAILURE)
+
+
+def show_error(error: VolconvError, *, debug: bool = False) -> None:
+    """Print an error as one line on stderr; with ``debug`` its traceback first."""
+    if debug:
+        traceback.print_exception(error)
+    click.echo(f"volconv: error: {error}", err=True)

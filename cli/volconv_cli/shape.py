@@ -1,0 +1,145 @@
+"""``volconv shape``: what a convolution would give, from headers and parameters alone."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from volconv_cli.options import TRIPLE, Integers, config_option, conv_options, debug_option, kernel_option
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from volconv.report import ShapeReport
+
+
+@click.command("shape", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("input_file", metavar="[INPUT]", required=False)
+@click.option(
+    "--input-shape",
+    type=Integers(3, 4, 5, metavar="[N,][C,]D,H,W"),
+    help="Instead of INPUT: its shape; 3 numbers are one channel of one volume.",
+)
+@kernel_option(required=False)
+@click.option("--kernel-size", type=TRIPLE, help="Instead of --kernel: its size.")
+@click.option("--out-channels", type=click.IntRange(min=1), help="With --kernel-size.  [default: 1]")
+@conv_options
+@click.option("--dtype", metavar="DTYPE|same", help="Output dtype.  [default: as 'volconv apply' would choose]")
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
+@debug_option
+def command(input_file: str | None, input_shape: list[int] | None, as_json: bool, **options: Any) -> None:
+    """Tell the output's shape, spacing and cost before anything is run.
+
+    \b
+    Examples:
+      volconv shape brain.nii.gz -k gaussian:sigma=2mm --padding same
+      volconv shape cells.tif --kernel-size 3 --stride 2 --padding 1
+      volconv shape --input-shape 1,16,10,50,100 --kernel-size 3 --out-channels 33
+      volconv shape brain.nii.gz -k box:size=3 --json
+
+    Only headers are read. Weights, spacing and padding come out as 'volconv apply' would use them.
+    """
+    if (input_file is None) == (input_shape is None):
+        raise click.UsageError("give either INPUT or --input-shape")
+    if options["kernel"] is not None and (options["kernel_size"] is not None or options["out_channels"] is not None):
+        raise click.UsageError("give either --kernel or --kernel-size (with --out-channels)")
+    if options["kernel"] is None and options["kernel_size"] is None:
+        raise click.UsageError("give --kernel or --kernel-size")
+    report = _report(input_file, input_shape, **options)
+    if as_json:
+        facts = report.as_dict()
+        if input_shape is not None and len(input_shape) == 4:  # no N in, no N out
+            facts |= {key: facts[key][1:] for key in ("input_shape", "output_shape")}
+        click.echo(json.dumps(facts))
+    else:
+        _show(report)
+
+
+def _report(
+    input_file: str | None,
+    input_shape: list[int] | None,
+    *,
+    kernel: str | None,
+    kernel_size: Any,
+    out_channels: int | None,
+    groups: int | None,
+    bias: str | None,
+    dtype: str | None,
+    **parameters: Any,
+) -> ShapeReport:
+    import numpy as np
+
+    from volconv.dtypes import volume_compute_dtype
+    from volconv.epilogue import check_output_dtype
+    from volconv.errors import ShapeError
+    from volconv.io import VolumeInfo, open_volume
+    from volconv.job import parse_dtype, resolve_job
+    from volconv.kernels import load_bias
+    from volconv.params import Conv3dParams, parse_triple
+    from volconv.report import shape_report
+
+    if input_file is not None:
+        with open_volume(input_file) as volume:
+            info = volume.info
+    else:
+        n, c, d, h, w = (1,) * (5 - len(input_shape or ())) + tuple(input_shape or ())
+        info = VolumeInfo((n, c, d, h, w), np.dtype(np.float32))
+    known = info.geometry if input_file is not None else None
+    if kernel is not None:
+        job = resolve_job(
+            info, kernel, source_name=input_file or "--input-shape", groups=groups, bias=bias, dtype=dtype, **parameters
+        )
+        return shape_report(info.shape, job.params, job.output_dtype, job.bias is not None, known)
+    size = parse_triple("kernel_size", kernel_size, at_least=1)
+    group_count = groups or 1
+    if info.shape[1] % group_count:
+        raise ShapeError(f"groups must divide in_channels (got groups={group_count}, in_channels={info.shape[1]})")
+    params = Conv3dParams.parse(
+        (out_channels or 1, info.shape[1] // group_count, *size), groups=group_count, **parameters
+    )
+    if bias is not None:
+        load_bias(bias, params.out_channels)
+    compute = volume_compute_dtype(info.dtype, np.dtype(np.float32))
+    output = info.dtype if dtype == "same" else compute if dtype is None else parse_dtype("dtype", dtype)
+    check_output_dtype(output, compute)
+    return shape_report(info.shape, params, output, bias is not None, known)
+
+
+def _show(report: ShapeReport) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from volconv_cli.text import numbers, size
+
+    click.echo(f"{numbers(report.input_shape)} -> {numbers(report.output_shape)}  (N,C,D,H,W)")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("axis", vertical="bottom")
+    columns: list[tuple[str, Sequence[float] | None]] = [
+        ("input", report.input_shape[2:]),
+        ("pad\nlow", report.padding_low),
+        ("pad\nhigh", report.padding_high),
+        ("kernel", report.kernel_size),
+        ("effective\nkernel", report.effective_kernel),
+        ("stride", report.stride),
+        ("output", report.output_shape[2:]),
+        ("spacing\nin", report.input_spacing),
+        ("spacing\nout", report.output_spacing),
+    ]
+    shown = [(name, values) for name, values in columns if values is not None]
+    for name, _ in shown:
+        table.add_column(name, justify="right")
+    for i, axis in enumerate("DHW"):
+        table.add_row(axis, *(f"{values[i]:.6g}" for _, values in shown))
+    Console(width=80, highlight=False).print(table)
+    facts = [
+        f"channels {report.input_shape[1]} -> {report.output_shape[1]}, groups {report.groups}, "
+        f"padding mode {report.padding_mode}" + (f", spacing in {report.unit}" if report.unit else ""),
+        f"{report.parameters:,} parameters, {report.macs:,} multiply-adds, "
+        f"output {size(report.output_bytes)} as {report.output_dtype}",
+    ]
+    for fact in facts:
+        click.echo(fact)

@@ -1,0 +1,176 @@
+"""Configuration files, and the presets that ship with the project."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from volconv.config import load_config
+from volconv.errors import ConfigError
+from volconv.geometry import Geometry
+from volconv.kernels import expand, load_bias, load_kernel
+from volconv.params import Conv3dParams
+
+PRESETS = Path(__file__).parents[1] / "configs"
+
+
+def config(folder, text):
+    path = folder / "conf.toml"
+    path.write_text(text)
+    return load_config(path)
+
+
+def test_every_key(tmp_path):
+    options = config(
+        tmp_path,
+        """
+        kernel = "box:size=3"
+        bias = 0.5
+        stride = [2, 1, 1]
+        padding = "valid"
+        padding-mode = "zeros"
+        padding-value = -1000
+        dilation = 2
+        groups = 1
+        flip-kernel = true
+        dtype = "same"
+        compute-dtype = "float64"
+        algorithm = "direct"
+        threads = 4
+        """,
+    )
+    assert options == {
+        "kernel": "box:size=3",
+        "bias": "0.5",
+        "stride": "2,1,1",
+        "padding": "valid",
+        "padding_mode": "zeros",
+        "padding_value": "-1000",
+        "dilation": "2",
+        "groups": "1",
+        "flip_kernel": True,
+        "dtype": "same",
+        "compute_dtype": "float64",
+        "algorithm": "direct",
+        "threads": "4",
+    }
+    assert options["flip_kernel"] is True
+
+
+@pytest.mark.parametrize(
+    ("line", "option", "value"),
+    [
+        ("stride = [3]", "stride", "3"),
+        ("dilation = [1, 2, 3]", "dilation", "1,2,3"),
+        ('padding = "same"', "padding", "same"),
+        ("padding = 1", "padding", "1"),
+        ("padding = [0, 1, 1]", "padding", "0,1,1"),
+        ('bias = "1+2j"', "bias", "1+2j"),
+        ("bias = 2", "bias", "2"),
+        ('padding-value = "1e3"', "padding_value", "1e3"),
+        ("padding-value = 1e-3", "padding_value", "0.001"),
+        ("flip-kernel = false", "flip_kernel", False),
+    ],
+)
+def test_values_are_what_the_command_line_would_take(tmp_path, line, option, value):
+    assert config(tmp_path, line) == {option: value}
+
+
+def test_an_empty_file_says_nothing(tmp_path):
+    assert config(tmp_path, "# nothing") == {}
+
+
+def test_files_are_relative_to_the_configuration(tmp_path, monkeypatch):
+    (tmp_path / "conf").mkdir()
+    np.save(tmp_path / "k.npy", np.ones((1, 2, 3)))
+    (tmp_path / "conf" / "a.toml").write_text('kernel = "../k.npy"\nbias = "w.npz:b"')
+    monkeypatch.chdir(tmp_path)
+    options = load_config("conf/a.toml")
+    assert options == {"kernel": str(Path("conf/../k.npy")), "bias": str(Path("conf/w.npz")) + ":b"}
+    assert load_kernel(options["kernel"], Geometry()).weight.shape == (1, 2, 3)
+    (tmp_path / "b.toml").write_text(f'kernel = "{tmp_path}/k.npy"')
+    assert load_config("b.toml") == {"kernel": f"{tmp_path}/k.npy"}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("strde = 2", "key must be one of kernel, bias, stride,"),
+        ("strde = 2", "(got 'strde'); did you mean stride?"),
+        ("padding_mode = 'zeros'", "(got 'padding_mode'); did you mean padding-mode?"),
+        ("[apply]\nstride = 2", "(got 'apply')"),
+        ("output = 'x.nii'", "(got 'output')"),
+        ('stride = "a"', "stride must be an integer or a list of 1 or 3 integers (D, H, W) (got 'a')"),
+        ('stride = "same"', "stride must be an integer"),
+        ("stride = 1.0", "stride must be an integer or a list of 1 or 3 integers (D, H, W) (got 1.0)"),
+        ("stride = true", "(got true)"),
+        ("stride = []", "(got [])"),
+        ("stride = [1, 2]", "(got [1, 2])"),
+        ("stride = [1, 2, 3, 4]", "(got [1, 2, 3, 4])"),
+        ("stride = [1, 2, 'x']", "(got [1, 2, 'x'])"),
+        ("stride = [[1], 2, 3]", "(got [[1], 2, 3])"),
+        ("dilation = [1, 1, false]", "dilation must be an integer or a list"),
+        ('padding = "full"', 'integers (D, H, W), "same" or "valid" (got \'full\')'),
+        ("kernel = 3", "kernel must be a string (got 3)"),
+        ("bias = true", "bias must be a number or a string (got true)"),
+        ("bias = [1, 2]", "bias must be a number or a string (got [1, 2])"),
+        ("padding-value = false", "padding-value must be a number or a string (got false)"),
+        ("padding-mode = 0", "padding-mode must be a string (got 0)"),
+        ("dtype = 32", "dtype must be a string (got 32)"),
+        ("compute-dtype = 32", "compute-dtype must be a string"),
+        ("algorithm = {name = 'fft'}", "algorithm must be a string"),
+        ("groups = '2'", "groups must be an integer (got '2')"),
+        ("groups = true", "groups must be an integer (got true)"),
+        ("threads = 1.5", "threads must be an integer (got 1.5)"),
+        ("flip-kernel = 1", "flip-kernel must be true or false (got 1)"),
+        ("flip-kernel = 'yes'", "flip-kernel must be true or false (got 'yes')"),
+        ("dtype = 1979-05-27", "dtype must be a string"),
+        (f"stride = {[1] * 99}", "1, 1, 1,...)"),
+        ("padding = same", "conf.toml is no valid TOML: "),
+        ("stride = 1\nstride = 2", "conf.toml is no valid TOML: "),
+        ("stride = " + "9" * 5000, "conf.toml is no valid TOML: "),
+    ],
+)
+def test_errors(tmp_path, line, message):
+    with pytest.raises(ConfigError) as caught:
+        config(tmp_path, line)
+    assert message in str(caught.value)
+    assert str(tmp_path / "conf.toml") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unreadable_files(tmp_path):
+    with pytest.raises(ConfigError, match=r"cannot read .*gone\.toml: No such file or directory"):
+        load_config(tmp_path / "gone.toml")
+    with pytest.raises(ConfigError, match=r"cannot read .*: Is a directory"):
+        load_config(tmp_path)
+    (tmp_path / "latin.toml").write_bytes("dtype = 'é'".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"latin\.toml must be UTF-8 text \(got byte 0xe9\)"):
+        load_config(str(tmp_path / "latin.toml"))
+
+
+# --- presets
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda p: p.stem)
+def test_presets_are_a_convolution_of_a_brain(path):
+    options = load_config(path)
+    kernel = load_kernel(options["kernel"], Geometry.from_spacing((1.0, 1.0, 1.0)))
+    weight, groups = expand(kernel.weight, 1, None)
+    params = Conv3dParams.parse(
+        weight.shape, groups=groups, padding=options["padding"], padding_mode=options.get("padding_mode", "zeros")
+    )
+    if "bias" in options:
+        assert load_bias(options["bias"], params.out_channels).shape == (params.out_channels,)
+    head = path.read_text().splitlines()[0:6]
+    assert head[0].startswith("# ")
+    assert any("volconv apply sample_data/mni152_t1.nii.gz -o" in line and path.name in line for line in head)
+
+
+def test_the_presets_are_all_there():
+    assert {p.stem for p in PRESETS.glob("*.toml")} == {"gaussian", "mean", "edges", "laplacian", "unet_layer1"}
+    unet = load_config(PRESETS / "unet_layer1.toml")
+    assert load_kernel(unet["kernel"], Geometry()).weight.shape == (8, 1, 3, 3, 3)
+    assert load_bias(unet["bias"], 8).shape == (8,)
