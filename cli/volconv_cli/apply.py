@@ -46,7 +46,12 @@ if TYPE_CHECKING:
     help="auto, direct or gemm: auto picks the fastest.",
 )
 @click.option(
-    "--threads", type=click.IntRange(min=1), envvar="VOLCONV_THREADS", show_envvar=True, help="[default: all cores]"
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    envvar="VOLCONV_THREADS",
+    show_envvar=True,
+    help="How many threads compute.  [default: all cores]",
 )
 @config_option
 @click.option("-f", "--overwrite", is_flag=True, help="Replace existing outputs.")
@@ -58,11 +63,11 @@ def command(inputs: tuple[str, ...], output: str, overwrite: bool, quiet: bool, 
 
     \b
     Examples:
-      volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o smooth.nii.gz
-      volconv apply cells.tif -k sobel --padding same --padding-mode replicate -o edges.h5
-      volconv apply ct.nii -k box:size=3 --padding 1 --padding-value -1000 --dtype same -o mean.nii
-      volconv apply brain.nii.gz -k unet.npz:weight -b unet.npz:bias --padding 1 -o features.nii.gz
-      volconv apply sub-*.nii.gz --config configs/gaussian.toml -o 'out/{stem}_smooth{ext}'
+      volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o out.nii.gz
+      volconv apply cells.tif -k sobel --padding 1 --padding-mode replicate -o e.h5
+      volconv apply ct.nii -k box:size=3 --padding-value -1000 --padding 1 -o m.nii
+      volconv apply brain.nii -k unet.npz:weight -b unet.npz:bias -o features.nii
+      volconv apply sub-*.nii.gz --config smooth.toml -o 'out/{stem}_smooth{ext}'
 
     INPUT is a NIfTI file, HDF5 (file.h5 or file.h5:/dataset), a TIFF stack, or a folder or quoted pattern of TIFF
     slices. The suffix of OUTPUT picks its format.

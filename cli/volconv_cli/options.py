@@ -50,7 +50,7 @@ class Number(click.ParamType):
 
 
 TRIPLE = Integers(1, 3, metavar="D,H,W")
-PADDING = Integers(1, 3, words=("same", "valid"), metavar="D,H,W|same|valid")
+PADDING = Integers(1, 3, words=("same", "valid"), metavar="D,H,W")
 
 
 def kernel_option(*, required: bool) -> Callable[[F], F]:
@@ -75,6 +75,7 @@ def conv_options(command: F) -> F:
             click.option(
                 "--padding",
                 type=PADDING,
+                metavar="D,H,W|same|valid",
                 default="0",
                 show_default=True,
                 help="Voxels added on both sides of each axis; 'same' keeps the input's size.",
@@ -97,6 +98,7 @@ def conv_options(command: F) -> F:
             click.option(
                 "--groups",
                 type=click.IntRange(min=1),
+                metavar="N",
                 help="Groups of channels convolved apart.  [default: 1; the number of channels for a 3-D kernel]",
             ),
         ]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @kernel_option(required=False)
 @click.option("--kernel-size", type=TRIPLE, help="Instead of --kernel: its size.")
-@click.option("--out-channels", type=click.IntRange(min=1), help="With --kernel-size.  [default: 1]")
+@click.option("--out-channels", type=click.IntRange(min=1), metavar="N", help="With --kernel-size.  [default: 1]")
 @conv_options
 @click.option("--dtype", metavar="DTYPE|same", help="Output dtype.  [default: as 'volconv apply' would choose]")
 @config_option
@@ -37,7 +37,7 @@ def command(input_file: str | None, input_shape: list[int] | None, as_json: bool
     Examples:
       volconv shape brain.nii.gz -k gaussian:sigma=2mm --padding same
       volconv shape cells.tif --kernel-size 3 --stride 2 --padding 1
-      volconv shape --input-shape 1,16,10,50,100 --kernel-size 3 --out-channels 33
+      volconv shape --input-shape 1,16,10,50,99 --kernel-size 3 --out-channels 33
       volconv shape brain.nii.gz -k box:size=3 --json
 
     Only headers are read. Weights, spacing and padding come out as 'volconv apply' would use them.
@@ -116,7 +116,7 @@ def _show(report: ShapeReport) -> None:
     from volconv_cli.text import numbers, size
 
     click.echo(f"{numbers(report.input_shape)} -> {numbers(report.output_shape)}  (N,C,D,H,W)")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("axis", vertical="bottom")
     columns: list[tuple[str, Sequence[float] | None]] = [
         ("input", report.input_shape[2:]),
