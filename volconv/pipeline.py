@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from volconv.engines import Prepared
     from volconv.io.volume import Sink, Source
-    from volconv.padding import PaddedAxis
+    from volconv.padding import PaddedAxis, Run
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
@@ -241,6 +241,7 @@ class _Convolution:
         self.source = source
         self.sink = sink
         self.engine = get_engine(plan.algorithm)
+        self._known_runs: dict[tuple[int, int, int, Piece], list[Run]] = {}
         self.axes: list[PaddedAxis] = padded_axes(plan.input_shape[2:], plan.params)
         weight = weight.astype(plan.compute_dtype)
         bias = (
@@ -306,16 +307,10 @@ class _Convolution:
         per_in, per_out = params.in_channels // params.groups, params.out_channels // params.groups
         first, last = item.groups
 
-        runs = []
-        for i, axis in enumerate(self.axes):
-            start, stop = (block.start[2 + i] + o[i] for o in (item.start, item.stop))
-            interval = padded_interval(start, stop, params.stride[i], params.effective_kernel[i])
-            runs.append(
-                [
-                    run if run.first == FILL else run._replace(first=stored.piece.place(i, run.first))
-                    for run in axis.runs(*interval)
-                ]
-            )
+        runs = [
+            self._runs(i, block.start[2 + i] + item.start[i], block.start[2 + i] + item.stop[i], stored.piece)
+            for i in range(3)
+        ]
         voxels = stored.values[item.volume, first * per_in : last * per_in]
         channels = (last - first) * per_in
         padded = scratch.get("padded", (channels, parts, *block_shape(size, params)), real_dtype)
@@ -345,6 +340,19 @@ class _Convolution:
             sums = scratch.get("complex", target.shape, plan.compute_dtype)
             sums.real, sums.imag = both[:, 0], both[:, 1]
         return store(sums, target, self.sink.info.scaling)
+
+    def _runs(self, axis: int, start: int, stop: int, piece: Piece) -> list[Run]:
+        """What the padded block of outputs ``start`` to ``stop`` holds along one axis, in indices of what was read."""
+        key = axis, start, stop, piece
+        runs = self._known_runs.get(key)
+        if runs is None:
+            params = self.plan.params
+            interval = padded_interval(start, stop, params.stride[axis], params.effective_kernel[axis])
+            runs = self._known_runs[key] = [
+                run if run.first == FILL else run._replace(first=piece.place(axis, run.first))
+                for run in self.axes[axis].runs(*interval)
+            ]
+        return runs
 
     @property
     def prepared_dtype(self) -> np.dtype[Any]:

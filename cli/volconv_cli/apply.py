@@ -63,9 +63,9 @@ def command(inputs: tuple[str, ...], output: str, overwrite: bool, quiet: bool, 
 
     \b
     Examples:
-      volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o out.nii.gz
-      volconv apply cells.tif -k sobel --padding 1 --padding-mode replicate -o e.h5
-      volconv apply ct.nii -k box:size=3 --padding-value -1000 --padding 1 -o m.nii
+      volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o o.nii.gz
+      volconv apply cells.tif -k sobel --padding 1 --padding-mode reflect -o e.h5
+      volconv apply ct.nii -k box:size=3 --padding 1 --padding-value -1000 -o m.h5
       volconv apply brain.nii -k unet.npz:weight -b unet.npz:bias -o features.nii
       volconv apply sub-*.nii.gz --config smooth.toml -o 'out/{stem}_smooth{ext}'
 

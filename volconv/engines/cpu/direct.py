@@ -108,7 +108,20 @@ class PreparedDirect:
         plane = height * width
         offsets = self._taps @ np.array([plane * depth, plane, width, 1])
         work = np.empty((3, 4, self._run), data.dtype)
-        self._kernel(data, width, plane, offsets, self._weight[group], self._bias[group], out, work)
+        kd, layers = self._params.kernel_size[0], self._params.in_channels // self._params.groups
+        neighbours = self._params.stride[0] == self._params.dilation[0] == 1
+        self._kernel(
+            data,
+            width,
+            plane,
+            offsets,
+            layers * kd,
+            kd if neighbours else 1,
+            self._weight[group].reshape(-1),
+            self._bias[group],
+            out,
+            work,
+        )
 
 
 def _locate_taps(params: Conv3dParams) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numba
+import numpy as np
 from numba.types import UniTuple
 
 from volconv.engines.cpu.jit import jit
@@ -20,12 +21,12 @@ from volconv.engines.cpu.jit import jit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from volconv.params import Triple
 
-#: Outputs in one pass: the accumulators and three rows of the block stay in L1 (set by tests/benchmarks/direct.py).
+#: Outputs in one pass of a row of sums: four of these and the rows they read stay in L1
+#: (set by tests/benchmarks/algorithms.py).
 RUN = 1024
 
 #: Taps summed in plain order before the sum is added, with compensation, to the total. Equal products in sequence
@@ -50,9 +51,10 @@ def split_phases(block: NDArray[Any], stride: Triple, phases: NDArray[np.int64],
 
 
 @jit
-def _add_one(data: Any, start: int, offsets: Any, weights: Any, first: int, last: int, n: int, acc: Any) -> None:
-    """Add taps ``first`` to ``last`` of one output channel to ``acc[:n]``."""
-    a = acc[0]
+def _add_one(
+    data: Any, start: int, offsets: Any, first: int, last: int, weights: Any, t0: int, n: int, a0: Any
+) -> None:
+    """Add taps ``first`` to ``last`` to one row of sums, nine or three taps a pass."""
     t = first
     while last - t >= 9:
         b0 = data[start + offsets[t] :]
@@ -64,55 +66,170 @@ def _add_one(data: Any, start: int, offsets: Any, weights: Any, first: int, last
         b6 = data[start + offsets[t + 6] :]
         b7 = data[start + offsets[t + 7] :]
         b8 = data[start + offsets[t + 8] :]
-        w0, w1, w2 = weights[t], weights[t + 1], weights[t + 2]
-        w3, w4, w5 = weights[t + 3], weights[t + 4], weights[t + 5]
-        w6, w7, w8 = weights[t + 6], weights[t + 7], weights[t + 8]
+        w00, w01, w02, w03, w04, w05, w06, w07, w08 = (
+            weights[t0 + t],
+            weights[t0 + t + 1],
+            weights[t0 + t + 2],
+            weights[t0 + t + 3],
+            weights[t0 + t + 4],
+            weights[t0 + t + 5],
+            weights[t0 + t + 6],
+            weights[t0 + t + 7],
+            weights[t0 + t + 8],
+        )
         for i in range(n):
-            s = a[i]
-            s += w0 * b0[i]
-            s += w1 * b1[i]
-            s += w2 * b2[i]
-            s += w3 * b3[i]
-            s += w4 * b4[i]
-            s += w5 * b5[i]
-            s += w6 * b6[i]
-            s += w7 * b7[i]
-            s += w8 * b8[i]
-            a[i] = s
+            v0, v1, v2, v3, v4, v5, v6, v7, v8 = b0[i], b1[i], b2[i], b3[i], b4[i], b5[i], b6[i], b7[i], b8[i]
+            s0 = a0[i]
+            s0 += w00 * v0
+            s0 += w01 * v1
+            s0 += w02 * v2
+            s0 += w03 * v3
+            s0 += w04 * v4
+            s0 += w05 * v5
+            s0 += w06 * v6
+            s0 += w07 * v7
+            s0 += w08 * v8
+            a0[i] = s0
         t += 9
     while last - t >= 3:
         b0 = data[start + offsets[t] :]
         b1 = data[start + offsets[t + 1] :]
         b2 = data[start + offsets[t + 2] :]
-        w0, w1, w2 = weights[t], weights[t + 1], weights[t + 2]
+        w00, w01, w02 = weights[t0 + t], weights[t0 + t + 1], weights[t0 + t + 2]
         for i in range(n):
-            s = a[i]
-            s += w0 * b0[i]
-            s += w1 * b1[i]
-            s += w2 * b2[i]
-            a[i] = s
+            v0, v1, v2 = b0[i], b1[i], b2[i]
+            s0 = a0[i]
+            s0 += w00 * v0
+            s0 += w01 * v1
+            s0 += w02 * v2
+            a0[i] = s0
         t += 3
     while t < last:
         b0 = data[start + offsets[t] :]
-        w0 = weights[t]
+        w00 = weights[t0 + t]
         for i in range(n):
-            a[i] += w0 * b0[i]
+            a0[i] += w00 * b0[i]
         t += 1
 
 
 @jit
-def _add_four(data: Any, start: int, offsets: Any, weights: Any, first: int, last: int, n: int, acc: Any) -> None:
-    """Add taps ``first`` to ``last`` of four output channels to ``acc[:, :n]``: each voxel is loaded once for four."""
-    a0, a1, a2, a3 = acc[0], acc[1], acc[2], acc[3]
+def _add_two(
+    data: Any, start: int, offsets: Any, first: int, last: int, weights: Any, t0: int, t1: int, n: int, a0: Any, a1: Any
+) -> None:
+    """Add taps to two rows of sums: each voxel is loaded once for two multiply-adds."""
     t = first
     while last - t >= 3:
         b0 = data[start + offsets[t] :]
         b1 = data[start + offsets[t + 1] :]
         b2 = data[start + offsets[t + 2] :]
-        w00, w01, w02 = weights[0, t], weights[0, t + 1], weights[0, t + 2]
-        w10, w11, w12 = weights[1, t], weights[1, t + 1], weights[1, t + 2]
-        w20, w21, w22 = weights[2, t], weights[2, t + 1], weights[2, t + 2]
-        w30, w31, w32 = weights[3, t], weights[3, t + 1], weights[3, t + 2]
+        w00, w01, w02 = weights[t0 + t], weights[t0 + t + 1], weights[t0 + t + 2]
+        w10, w11, w12 = weights[t1 + t], weights[t1 + t + 1], weights[t1 + t + 2]
+        for i in range(n):
+            v0, v1, v2 = b0[i], b1[i], b2[i]
+            s0, s1 = a0[i], a1[i]
+            s0 += w00 * v0
+            s1 += w10 * v0
+            s0 += w01 * v1
+            s1 += w11 * v1
+            s0 += w02 * v2
+            s1 += w12 * v2
+            a0[i], a1[i] = s0, s1
+        t += 3
+    while t < last:
+        b0 = data[start + offsets[t] :]
+        w00 = weights[t0 + t]
+        w10 = weights[t1 + t]
+        for i in range(n):
+            v0 = b0[i]
+            s0, s1 = a0[i], a1[i]
+            s0 += w00 * v0
+            s1 += w10 * v0
+            a0[i], a1[i] = s0, s1
+        t += 1
+
+
+@jit
+def _add_three(
+    data: Any,
+    start: int,
+    offsets: Any,
+    first: int,
+    last: int,
+    weights: Any,
+    t0: int,
+    t1: int,
+    t2: int,
+    n: int,
+    a0: Any,
+    a1: Any,
+    a2: Any,
+) -> None:
+    """Add taps to three rows of sums: each voxel is loaded once for three multiply-adds."""
+    t = first
+    while last - t >= 3:
+        b0 = data[start + offsets[t] :]
+        b1 = data[start + offsets[t + 1] :]
+        b2 = data[start + offsets[t + 2] :]
+        w00, w01, w02 = weights[t0 + t], weights[t0 + t + 1], weights[t0 + t + 2]
+        w10, w11, w12 = weights[t1 + t], weights[t1 + t + 1], weights[t1 + t + 2]
+        w20, w21, w22 = weights[t2 + t], weights[t2 + t + 1], weights[t2 + t + 2]
+        for i in range(n):
+            v0, v1, v2 = b0[i], b1[i], b2[i]
+            s0, s1, s2 = a0[i], a1[i], a2[i]
+            s0 += w00 * v0
+            s1 += w10 * v0
+            s2 += w20 * v0
+            s0 += w01 * v1
+            s1 += w11 * v1
+            s2 += w21 * v1
+            s0 += w02 * v2
+            s1 += w12 * v2
+            s2 += w22 * v2
+            a0[i], a1[i], a2[i] = s0, s1, s2
+        t += 3
+    while t < last:
+        b0 = data[start + offsets[t] :]
+        w00 = weights[t0 + t]
+        w10 = weights[t1 + t]
+        w20 = weights[t2 + t]
+        for i in range(n):
+            v0 = b0[i]
+            s0, s1, s2 = a0[i], a1[i], a2[i]
+            s0 += w00 * v0
+            s1 += w10 * v0
+            s2 += w20 * v0
+            a0[i], a1[i], a2[i] = s0, s1, s2
+        t += 1
+
+
+@jit
+def _add_four(
+    data: Any,
+    start: int,
+    offsets: Any,
+    first: int,
+    last: int,
+    weights: Any,
+    t0: int,
+    t1: int,
+    t2: int,
+    t3: int,
+    n: int,
+    a0: Any,
+    a1: Any,
+    a2: Any,
+    a3: Any,
+) -> None:
+    """Add taps to four rows of sums: each voxel is loaded once for four multiply-adds."""
+    t = first
+    while last - t >= 3:
+        b0 = data[start + offsets[t] :]
+        b1 = data[start + offsets[t + 1] :]
+        b2 = data[start + offsets[t + 2] :]
+        w00, w01, w02 = weights[t0 + t], weights[t0 + t + 1], weights[t0 + t + 2]
+        w10, w11, w12 = weights[t1 + t], weights[t1 + t + 1], weights[t1 + t + 2]
+        w20, w21, w22 = weights[t2 + t], weights[t2 + t + 1], weights[t2 + t + 2]
+        w30, w31, w32 = weights[t3 + t], weights[t3 + t + 1], weights[t3 + t + 2]
         for i in range(n):
             v0, v1, v2 = b0[i], b1[i], b2[i]
             s0, s1, s2, s3 = a0[i], a1[i], a2[i], a3[i]
@@ -128,21 +245,38 @@ def _add_four(data: Any, start: int, offsets: Any, weights: Any, first: int, las
             s1 += w12 * v2
             s2 += w22 * v2
             s3 += w32 * v2
-            a0[i] = s0
-            a1[i] = s1
-            a2[i] = s2
-            a3[i] = s3
+            a0[i], a1[i], a2[i], a3[i] = s0, s1, s2, s3
         t += 3
     while t < last:
         b0 = data[start + offsets[t] :]
-        w00, w10, w20, w30 = weights[0, t], weights[1, t], weights[2, t], weights[3, t]
+        w00 = weights[t0 + t]
+        w10 = weights[t1 + t]
+        w20 = weights[t2 + t]
+        w30 = weights[t3 + t]
         for i in range(n):
             v0 = b0[i]
-            a0[i] += w00 * v0
-            a1[i] += w10 * v0
-            a2[i] += w20 * v0
-            a3[i] += w30 * v0
+            s0, s1, s2, s3 = a0[i], a1[i], a2[i], a3[i]
+            s0 += w00 * v0
+            s1 += w10 * v0
+            s2 += w20 * v0
+            s3 += w30 * v0
+            a0[i], a1[i], a2[i], a3[i] = s0, s1, s2, s3
         t += 1
+
+
+@jit
+def _add(
+    data: Any, start: int, offsets: Any, first: int, last: int, weights: Any, t: Any, rows: int, n: int, acc: Any
+) -> None:
+    """Add taps ``first`` to ``last`` to up to four rows of sums; row ``r`` takes the weights from ``t[r]`` on."""
+    if rows == 1:
+        _add_one(data, start, offsets, first, last, weights, t[0], n, acc[0])
+    elif rows == 2:
+        _add_two(data, start, offsets, first, last, weights, t[0], t[1], n, acc[0], acc[1])
+    elif rows == 3:
+        _add_three(data, start, offsets, first, last, weights, t[0], t[1], t[2], n, acc[0], acc[1], acc[2])
+    else:
+        _add_four(data, start, offsets, first, last, weights, t[0], t[1], t[2], t[3], n, acc[0], acc[1], acc[2], acc[3])
 
 
 @jit
@@ -162,6 +296,8 @@ def correlate(
     pitch: int,
     plane: int,
     offsets: NDArray[np.int64],
+    layers: int,
+    adjacent: int,
     weights: NDArray[Any],
     bias: NDArray[Any],
     out: NDArray[Any],
@@ -177,53 +313,83 @@ def correlate(
         Distance in ``data`` between neighbouring outputs along H and along D.
     offsets : (T,) array
         Where each tap lies in ``data`` for output 0.
-    weights : (C_out, T) array
+    layers : int
+        Taps come in this many layers, one for each input channel and place along D.
+    adjacent : int
+        So many layers in sequence lie one ``plane`` after the other, with equal offsets within it: kD, or 1.
+    weights : (C_out*T,) array
     bias : (C_out,) array
     out : (C_out, d, h, w) array
         Receives the result; any strides.
     work : (3, 4, RUN) array
-        Accumulators, totals and their lost parts.
+        Sums, totals and their lost parts.
     """
     channels, depth, height, width = out.shape
     count = offsets.size
+    size = count // layers
     acc, total, lost = work[0], work[1], work[2]
+    t = np.zeros(4, np.int64)
+    # Taps of a layer are summed in parts; or several layers make one chain. Which, depends on the kernel alone.
+    part = min(size, CHAIN)
+    chain = max(1, CHAIN // size)
+    chained = count > CHAIN
     if pitch <= RUN:
         rows, columns = min(height, RUN // pitch), width
     else:
         rows, columns = 1, min(width, RUN)
-    for z in range(depth):
+    for z0 in range(0, depth, 4):
         for y in range(0, height, rows):
             h = min(rows, height - y)
             for x in range(0, width, columns):
                 w = min(columns, width - x)
                 n = (h - 1) * pitch + w
-                start = z * plane + y * pitch + x
-                o = 0
-                while o < channels:
-                    many = o + 4 <= channels
-                    stored = 4 if many else 1
-                    for r in range(stored):
-                        acc[r, :n] = 0
-                    if count > CHAIN:
-                        for r in range(stored):
-                            total[r, :n] = 0
-                            lost[r, :n] = 0
-                    first = 0
-                    while first < count:
-                        last = min(first + CHAIN, count)
-                        if many:
-                            _add_four(data, start, offsets, weights[o : o + 4], first, last, n, acc)
-                        else:
-                            _add_one(data, start, offsets, weights[o], first, last, n, acc)
-                        if count > CHAIN:
-                            for r in range(stored):
-                                _flush(acc[r], total[r], lost[r], n)
-                        first = last
-                    for r in range(stored):
-                        b = bias[o + r]
+                # Four sums at a time, which share what they load: neighbouring channels, or planes of one channel.
+                deep = channels == 1 and adjacent > 1
+                o, z = 0, z0
+                while o < channels and z < min(depth, z0 + 4):
+                    many = min(4, depth - z if deep else channels - o)
+                    start = z * plane + y * pitch + x
+                    for r in range(many):
+                        for i in range(n):
+                            acc[r, i] = 0
+                        if chained:
+                            for i in range(n):
+                                total[r, i] = 0
+                                lost[r, i] = 0
+                    for base in range(0, layers, adjacent):
+                        # Along D, each input plane in turn serves the outputs whose kernels reach it.
+                        for p in range(adjacent + many - 1 if deep else adjacent):
+                            low = max(0, p - adjacent + 1) if deep else 0
+                            high = min(many, p + 1) if deep else many
+                            for r in range(low, high):
+                                t[r - low] = (base + p - r) * size if deep else (o + r) * count + (base + p) * size
+                            first = base * size
+                            for begin in range(0, size, part):
+                                end = min(begin + part, size)
+                                _add(
+                                    data,
+                                    start + p * plane,
+                                    offsets[first : first + size],
+                                    begin,
+                                    end,
+                                    weights,
+                                    t,
+                                    high - low,
+                                    n,
+                                    acc[low:high],
+                                )
+                                if chained:
+                                    for r in range(low, high):
+                                        done = base + (p - r if deep else p) + 1
+                                        if end < size or done % chain == 0:
+                                            _flush(acc[r], total[r], lost[r], n)
+                    for r in range(many):
+                        if chained:
+                            _flush(acc[r], total[r], lost[r], n)
+                        b = bias[o] if deep else bias[o + r]
                         for row in range(h):
-                            target = out[o + r, z, y + row]
-                            if count > CHAIN:
+                            target = out[o, z + r, y + row] if deep else out[o + r, z, y + row]
+                            if chained:
                                 sums = total[r, row * pitch :]
                                 rest = lost[r, row * pitch :]
                                 for i in range(w):
@@ -234,7 +400,12 @@ def correlate(
                                 sums = acc[r, row * pitch :]
                                 for i in range(w):
                                     target[x + i] = sums[i] + b
-                    o += stored
+                    if deep:
+                        z += many
+                    else:
+                        o += many
+                        if o == channels and z + 1 < min(depth, z0 + 4):
+                            o, z = 0, z + 1
 
 
 @cache
@@ -249,4 +420,4 @@ def compiled_correlate(dtype: np.dtype[Any]) -> Callable[..., None]:
     """:func:`correlate` for blocks of this dtype."""
     real, index = numba.from_dtype(dtype), numba.int64
     row, out = real[::1], real[:, :, :, :]
-    return jit(correlate, numba.void(row, index, index, index[::1], real[:, ::1], row, out, real[:, :, ::1]))
+    return jit(correlate, numba.void(row, index, index, index[::1], index, index, row, row, out, real[:, :, ::1]))
