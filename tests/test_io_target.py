@@ -1,0 +1,211 @@
+"""Output files that appear when they are complete, and raw arrays in files."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from volconv.errors import OutputExistsError, ReadError, WriteError
+from volconv.io import ArraySink, ArraySource, Region, Sink, Source
+from volconv.io.raw import RawFile
+from volconv.io.target import Target
+from volconv.io.units import normal_unit
+
+
+def test_the_mode_follows_the_umask(tmp_path):
+    old = os.umask(0o027)
+    try:
+        Target(tmp_path / "a", overwrite=False).commit()
+    finally:
+        os.umask(old)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_symbolic_link_is_replaced_at_its_end(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "real")
+    target = Target(tmp_path / "link", overwrite=True)
+    assert target.temporary.parent == tmp_path / "far"
+    target.file.write(b"new")
+    target.commit()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "far" / "real").read_bytes() == b"new"
+
+
+def test_folders_and_devices_are_refused(tmp_path):
+    for overwrite in (False, True):
+        with pytest.raises(WriteError, match="is a folder, and a folder is never replaced"):
+            Target(tmp_path, overwrite=overwrite)
+        with pytest.raises(WriteError, match="is no regular file"):
+            Target(tmp_path.__class__("/dev/null"), overwrite=overwrite)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(WriteError, match=r"the output's folder does not exist \(got .*nowhere\); create the folder"):
+        Target(tmp_path / "nowhere" / "a", overwrite=False)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(WriteError):
+        Target(tmp_path / "file" / "a", overwrite=False)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.open", refuse)
+    with pytest.raises(WriteError, match=r"a: cannot be written: Permission denied"):
+        Target(tmp_path / "a", overwrite=False)
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
+    target = Target(tmp_path / "a", overwrite=False)
+    (tmp_path / "a").write_bytes(b"theirs")
+    with pytest.raises(OutputExistsError):
+        target.commit()
+    assert (tmp_path / "a").read_bytes() == b"theirs"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_failing_rename_leaves_nothing(tmp_path, monkeypatch):
+    target = Target(tmp_path / "a", overwrite=False)
+
+    def fail(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(WriteError, match="No space left on device"):
+        target.commit()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_names_leave_room(tmp_path):
+    path = tmp_path / ("ä" * 125 + ".nii")
+    Target(path, overwrite=False).commit()
+    assert path.exists()
+
+
+@st.composite
+def layouts(draw):
+    shape = tuple(draw(st.integers(1, 5)) for _ in range(5))
+    order = tuple(draw(st.permutations(range(5))))
+    regions = []
+    for _ in range(3):
+        ends = [sorted((draw(st.integers(0, size)), draw(st.integers(0, size)))) for size in shape]
+        regions.append(Region(tuple(a for a, _ in ends), tuple(b for _, b in ends)))
+    dtype = draw(st.sampled_from(["<u2", ">u2", ">f4", "<c16", "u1", ">c8"]))
+    return shape, order, regions, np.dtype(dtype), draw(st.integers(0, 9))
+
+
+@given(layouts())
+def test_raw_files_read_and_write_any_region_in_any_axis_order(tmp_path_factory, layout):
+    shape, order, regions, dtype, offset = layout
+    array = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    path = tmp_path_factory.mktemp("raw") / "f"
+    path.write_bytes(b"x" * offset + np.ascontiguousarray(array.transpose(order)).tobytes())
+    with path.open("r+b") as file:
+        raw = RawFile(file, offset, dtype, shape, order, name="f")
+        raw.check_length()
+        for region in regions:
+            got = raw.read(region)
+            assert got.dtype.isnative
+            np.testing.assert_array_equal(got, array[region.slices])
+            array[region.slices] += 7
+            raw.write(region, array[region.slices].astype(dtype.newbyteorder("=")))
+            np.testing.assert_array_equal(raw.read(Region.whole(shape)), array)
+    assert path.read_bytes() == b"x" * offset + np.ascontiguousarray(array.transpose(order)).tobytes()
+
+
+def test_a_slab_is_one_call_and_short_transfers_go_on(tmp_path, monkeypatch):
+    array = np.arange(2 * 3 * 4 * 5 * 6, dtype=np.uint16).reshape(2, 3, 4, 5, 6)
+    calls = []
+    preadv, pwritev = os.preadv, os.pwritev
+
+    def short_read(descriptor, buffers, position):
+        calls.append(position)
+        return preadv(descriptor, [buffers[0][:limit]], position)
+
+    def short_write(descriptor, buffers, position):
+        calls.append(position)
+        return pwritev(descriptor, [buffers[0][:limit]], position)
+
+    monkeypatch.setattr("os.preadv", short_read)
+    monkeypatch.setattr("os.pwritev", short_write)
+    slab = Region((1, 2, 1, 0, 0), (2, 3, 3, 5, 6))
+    with (tmp_path / "f").open("w+b") as file:
+        raw = RawFile(file, 0, array.dtype, array.shape, name="f")
+        for limit, count in ((10**6, 1), (7, -(-120 // 7))):  # noqa: B007  # the functions above read it
+            raw.write(Region.whole(array.shape), array)
+            calls.clear()
+            raw.write(slab, array[slab.slices])
+            assert len(calls) == count
+            calls.clear()
+            np.testing.assert_array_equal(raw.read(slab), array[slab.slices])
+            assert len(calls) == count
+
+
+def test_raw_files_tell_what_failed(tmp_path, monkeypatch):
+    with (tmp_path / "f").open("w+b") as file:
+        raw = RawFile(file, 0, np.dtype("u1"), (1, 1, 1, 1, 8), name="some.nii")
+        file.write(b"1234")
+        file.flush()
+        with pytest.raises(ReadError, match=r"some\.nii: is truncated: 8 bytes of voxels expected, 4 found"):
+            raw.check_length()
+        with pytest.raises(ReadError, match=r"some\.nii: is truncated: the file ends at byte 4"):
+            raw.read(Region.whole(raw.shape))
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr("os.pwritev", full)
+        with pytest.raises(WriteError, match=r"some\.nii: cannot be written: No space left on device"):
+            raw.write(Region.whole(raw.shape), np.ones(raw.shape, np.uint8))
+
+
+def test_array_ends():
+    array = np.arange(120.0).reshape(1, 2, 3, 4, 5)
+    source, sink = ArraySource(array), ArraySink(np.zeros_like(array))
+    assert isinstance(source, Source)
+    assert isinstance(sink, Sink)
+    assert source.info.in_memory
+    assert sink.info.in_memory
+    region = Region((0, 1, 0, 1, 2), (1, 2, 2, 3, 5))
+    assert np.shares_memory(source.read(region), array)
+    sink.write(region, source.read(region))
+    np.testing.assert_array_equal(sink.view(region), array[region.slices])
+    sink.view(region)[...] = 3
+    sink.commit()
+    sink.abort()
+    assert (sink.view(region) == 3).all()
+    with pytest.raises(ValueError, match="axes"):
+        ArraySource(array[0])
+    swapped = ArraySource(array.astype(">f8"))
+    assert swapped.info.dtype.isnative
+    assert swapped.read(region).dtype.isnative
+    with pytest.raises(ValueError, match="native byte order"):
+        ArraySink(array.astype(">f8"))
+
+
+def test_units():
+    assert normal_unit("\\u00B5m") == normal_unit("µm") == normal_unit(" micron ") == ("um", 1.0)
+    assert normal_unit("pixel") is None
+    assert normal_unit("") is None
+
+
+@pytest.mark.parametrize("gap", [0, 1, 10**6])
+@pytest.mark.parametrize("together", [1, 100, 10**6])
+def test_rows_with_and_without_their_gaps(tmp_path, monkeypatch, gap, together):
+    monkeypatch.setattr("volconv.io.raw.BRIDGED_GAP", gap)
+    monkeypatch.setattr("volconv.io.raw.BRIDGED_BYTES", together)
+    array = np.arange(2 * 3 * 4 * 5 * 7, dtype=np.uint16).reshape(2, 3, 4, 5, 7)
+    (tmp_path / "f").write_bytes(array.tobytes())
+    with (tmp_path / "f").open("rb") as file:
+        raw = RawFile(file, 0, array.dtype, array.shape, name="f")
+        for start in np.ndindex(2, 3, 2, 3, 3):
+            region = Region(start, (2, 3, 4, 5, 7))
+            np.testing.assert_array_equal(raw.read(region), array[region.slices])
+            part = Region(start, (start[0] + 1, start[1] + 1, 3, 4, 6))
+            np.testing.assert_array_equal(raw.read(part), array[part.slices])

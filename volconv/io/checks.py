@@ -1,0 +1,63 @@
+"""Checks that formats share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volconv.errors import WriteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from volconv.io.volume import VolumeInfo
+    from volconv.region import Index5, Region
+
+
+def check_within(region: Region, shape: Index5) -> None:
+    """Hold a caller to the volume: libraries that slice would cut a region off without a word.
+
+    Raises
+    ------
+    ValueError
+        The region leaves the volume.
+    """
+    if any(stop > size for stop, size in zip(region.stop, shape, strict=True)):
+        raise ValueError(f"a region must lie within the volume (got {region}, shape {shape})")
+
+
+def check_block(info: VolumeInfo, region: Region, values: NDArray[Any]) -> None:
+    """Hold a caller of ``Sink.write`` to the contract.
+
+    Raises
+    ------
+    ValueError
+        The region leaves the volume, or the values have another shape or dtype than it needs.
+    """
+    check_within(region, info.shape)
+    if values.shape != region.shape:
+        raise ValueError(f"values must have the region's shape {region.shape} (got {values.shape})")
+    if values.dtype != info.dtype:
+        raise ValueError(f"values must have the sink's dtype {info.dtype} (got {values.dtype})")
+
+
+def stored_dtype(dtype: np.dtype[Any], held: Iterable[str], path: Path, kind: str) -> np.dtype[Any]:
+    """Dtype that a file keeps for ``dtype``: the same in native byte order, and uint8 for bool.
+
+    Raises
+    ------
+    WriteError
+        The format cannot hold it.
+    """
+    native = np.dtype(np.uint8) if dtype == np.bool_ else dtype.newbyteorder("=")
+    names = list(held)
+    if native.name not in names:
+        raise WriteError(
+            f"{path}: {kind} cannot hold dtype {native.name} (it holds {', '.join(names)})",
+            hint="choose one of these with --dtype (dtype=...)",
+        )
+    return native

@@ -1,0 +1,145 @@
+"""TIFF stacks being written: tifffile lays out the file, RawFile fills in the voxels."""
+
+from __future__ import annotations
+
+import math
+import os
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import tifffile
+
+from volconv.errors import WriteError
+from volconv.geometry import Geometry
+from volconv.io.checks import check_block, stored_dtype
+from volconv.io.raw import NCDHW, RawFile
+from volconv.io.target import Target, translated
+from volconv.io.tiff import DTYPES
+from volconv.io.volume import NewVolume, VolumeInfo
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from volconv.io.volume import Scaling
+    from volconv.region import Index5, Region
+
+#: What ImageJ opens as a hyperstack (its 16-bit signed and half precision readings differ between versions).
+_IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
+
+#: Classic TIFF counts bytes in 32 bits; some are left for the directories.
+_CLASSIC_BYTES = 2**32 - 2**25
+
+#: ImageJ's order of axes is T, Z, C, Y, X.
+_IMAGEJ_ORDER = (0, 2, 1, 3, 4)
+
+
+def create_stack(
+    path: Path,
+    *,
+    shape: Index5,
+    dtype: np.dtype[Any],
+    geometry: Geometry | None,
+    scaling: Scaling | None,
+    overwrite: bool,
+    note: str,
+) -> TiffSink:
+    """Create a TIFF stack.
+
+    ``.ome.tif`` is OME-TIFF; ``.tif`` is an ImageJ hyperstack where ImageJ can hold it, and otherwise a plain stack
+    (BigTIFF above 4 GB) that tifffile reads with its axes and spacing.
+    """
+    stored = stored_dtype(dtype, DTYPES, path, "TIFF")
+    if scaling is not None:
+        raise WriteError(f"{path}: TIFF has no place for a slope and intercept", hint="write real values, or NIfTI")
+    geometry = geometry or Geometry()
+    info = VolumeInfo(shape, stored, geometry, format="tiff", notes=_dropped(geometry, path))
+    return TiffSink(path, info, overwrite=overwrite, note=note)
+
+
+class TiffSink(NewVolume):
+    """A TIFF stack being written."""
+
+    def __init__(self, path: Path, info: VolumeInfo, *, overwrite: bool, note: str) -> None:
+        self.info = info
+        self._target = Target(path, overwrite=overwrite)
+        try:
+            with translated(path):
+                self._raw = _laid_out(self._target.file, path, info, note)
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, region: Region, values: NDArray[Any]) -> None:
+        """Store the values of a region."""
+        check_block(self.info, region, values)
+        self._raw.write(region, values)
+
+    def commit(self) -> None:
+        """Put the file in place."""
+        self._target.commit()
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self._target.abort()
+
+
+def _laid_out(file: Any, path: Path, info: VolumeInfo, note: str) -> RawFile:
+    """Write all of the file but its voxels, which lie together uncompressed."""
+    nbytes = math.prod(info.shape) * info.dtype.itemsize
+    large = nbytes > _CLASSIC_BYTES
+    ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
+    imagej = not ome and not large and info.dtype.name in _IMAGEJ_DTYPES
+    order: Index5 = _IMAGEJ_ORDER if imagej else NCDHW
+    shape = tuple(info.shape[axis] for axis in order)
+    axes = "".join("TCZYX"[axis] for axis in order)
+    if imagej:  # with samples stated, a width of 1 is not taken for them
+        shape, axes = (*shape, 1), axes + "S"
+    elif not ome:
+        kept = [place for place, size in enumerate(shape) if size > 1 or place >= 3]
+        shape, axes = tuple(shape[place] for place in kept), "".join(axes[place] for place in kept)
+    resolution, known = _spacing(info.geometry, ome=ome)
+    if ome:
+        # The identifier is random in tifffile; this one is the same for the same kind of file.
+        known["UUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"volconv:{info.shape}:{info.dtype}"))
+    with tifffile.TiffWriter(file, bigtiff=large, byteorder="<", imagej=imagej, ome=ome) as writer:
+        placed = writer.write(
+            None,
+            shape=shape,
+            dtype=info.dtype,
+            photometric="minisblack",
+            resolution=resolution,
+            resolutionunit="NONE",
+            metadata={"axes": axes, **known},
+            software=(note or "volconv").encode("ascii", "replace").decode(),
+            returnoffset=True,
+        )
+    file.flush()
+    if placed is None or os.fstat(file.fileno()).st_size < placed[0] + nbytes:
+        raise RuntimeError(f"tifffile laid out no room for the voxels (got {placed}, shape {info.shape}, {info.dtype})")
+    return RawFile(file, placed[0], info.dtype.newbyteorder("<"), info.shape, order, name=str(path))
+
+
+def _spacing(geometry: Geometry, *, ome: bool) -> tuple[tuple[float, float] | None, dict[str, Any]]:
+    """Resolution tags and metadata; nothing where the spacing is unknown."""
+    if geometry.unit is None:
+        return None, {}
+    d, h, w = geometry.spacing
+    if not (d > 0 and h > 0 and w > 0):
+        return None, {}
+    if ome:
+        unit = {"um": "\u00b5m"}.get(geometry.unit, geometry.unit)
+        sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (d, h, w), strict=True)}
+        return None, {**sizes, **{f"PhysicalSize{axis}Unit": unit for axis in "ZYX"}}
+    return (1 / w, 1 / h), {"spacing": d, "unit": geometry.unit}
+
+
+def _dropped(geometry: Geometry, path: Path) -> tuple[str, ...]:
+    """Say once what TIFF has no place for."""
+    if not geometry.is_axis_aligned:
+        return (f"{path.name}: TIFF holds no orientation; the affine's axes and origin are dropped, its spacing kept",)
+    if any(geometry.origin):
+        return (f"{path.name}: TIFF holds no origin; it is dropped, the spacing kept",)
+    return ()
