@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Number, Real
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.errors import DtypeError
+from volconv.errors import DtypeError, ParameterError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,16 +73,21 @@ def volume_compute_dtype(stored: np.dtype[Any], weight: np.dtype[Any]) -> np.dty
 
 
 def check_scalar(name: str, value: complex, dtype: np.dtype[Any]) -> None:
-    """Refuse a number that the compute dtype cannot hold.
+    """Refuse what is no number, or one that the compute dtype cannot hold.
 
     Raises
     ------
-    DtypeError
+    ParameterError, DtypeError
     """
-    value = complex(value)
-    if (dtype.kind != "c" and value.imag) or (dtype.kind == "i" and not value.real.is_integer()):
-        shown = value if value.imag else value.real
-        raise DtypeError(f"{name} must be a number that {dtype} can hold (got {shown})")
+    if not isinstance(value, Number):
+        raise ParameterError(f"{name} must be a number (got {value!r})")
+    try:
+        number = complex(value)
+    except OverflowError:
+        raise DtypeError(f"{name} must be a number that {dtype} can hold (got an integer beyond 1e308)") from None
+    whole = isinstance(value, Real) and number.real.is_integer()
+    if (dtype.kind != "c" and number.imag) or (dtype.kind == "i" and not whole):
+        raise DtypeError(f"{name} must be a number that {dtype} can hold (got {value})")
 
 
 def check_integer_sums(
@@ -104,15 +110,20 @@ def check_integer_sums(
         largest = max(largest, abs(padding_value))
         return largest <= limit and largest * per_voxel + offset <= limit
 
-    if volume.dtype.kind == "b" or not volume.size:
+    if not volume.size:
+        return
+    if volume.dtype.kind == "b":
         bound = 1
     else:
         info = np.iinfo(volume.dtype)
         bound = max(-int(info.min), int(info.max))
-    if fits(bound) or fits(max(-int(volume.min()), int(volume.max()))):
+    if fits(bound):
+        return
+    largest = max(-int(volume.min()), int(volume.max()))
+    if fits(largest):
         return
     raise DtypeError(
-        f"integer sums must fit in int64 (got values up to {max(-int(volume.min()), int(volume.max()))} "
+        f"integer sums must fit in int64 (got values up to {max(largest, abs(padding_value))} "
         f"and weights that sum to {per_voxel})",
         hint="convert input or weight to float64",
     )

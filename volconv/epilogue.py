@@ -26,6 +26,10 @@ class Counts:
         return Counts(self.saturated + other.saturated, self.not_a_number + other.not_a_number)
 
 
+#: What most blocks lose.
+NONE_LOST = Counts()
+
+
 def check_output_dtype(dtype: np.dtype[Any], compute_dtype: np.dtype[Any]) -> None:
     """Refuse an output dtype that cannot hold what is computed.
 
@@ -67,7 +71,7 @@ def store(values: NDArray[Any], target: NDArray[Any], scaling: Scaling | None = 
         values /= scaling.slope
     if target.dtype.kind not in "iu" or values.dtype.kind not in "fc":
         np.copyto(target, values, casting="unsafe")
-        return Counts()
+        return NONE_LOST
     limits = np.iinfo(target.dtype)
     np.rint(values, out=values)
     nan = np.isnan(values)
@@ -75,7 +79,7 @@ def store(values: NDArray[Any], target: NDArray[Any], scaling: Scaling | None = 
     # The largest integer may not be a float, but the next one, a power of two, always is.
     high = values >= float(limits.max + 1)
     counts = Counts(int(np.count_nonzero(low) + np.count_nonzero(high)), int(np.count_nonzero(nan)))
-    if counts != Counts():
+    if counts != NONE_LOST:
         values[nan | low | high] = 0
     np.copyto(target, values, casting="unsafe")
     if counts.saturated:

@@ -13,7 +13,8 @@ from volconv.io import create_volume, open_volume
 from volconv.io.array import ArraySink, ArraySource
 from volconv.job import resolve_job
 from volconv.params import Conv3dParams
-from volconv.pipeline import make_plan, run
+from volconv.pipeline import run
+from volconv.plan import make_plan
 from volconv.report import ApplyReport, shape_report
 from volconv.shapes import batched_shape
 

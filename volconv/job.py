@@ -16,7 +16,7 @@ from volconv.params import Conv3dParams
 from volconv.shapes import full_output_shape
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from volconv.geometry import Geometry
     from volconv.io.volume import Scaling, VolumeInfo
@@ -100,7 +100,7 @@ def resolve_job(
     )
 
 
-def parse_dtype(name: str, value: str) -> np.dtype[Any]:
+def parse_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """A dtype by its NumPy name.
 
     Raises

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from volconv.dtypes import result_dtype
 from volconv.errors import DtypeError, ParameterError, ShapeError
 from volconv.functional import check_bias, conv3d
+from volconv.job import parse_dtype
 from volconv.params import Conv3dParams, parse_triple
 
 if TYPE_CHECKING:
@@ -76,13 +78,13 @@ class Conv3d:
         bias: bool = True,
         padding_mode: str = "zeros",
         device: str | None = None,
-        dtype: DTypeLike = None,
+        dtype: DTypeLike | None = None,
         *,
         seed: int | np.random.Generator | None = None,
     ) -> None:
         if device not in (None, "cpu"):
             raise ParameterError(f"device must be 'cpu' (got {device!r})")
-        kind = np.dtype(np.float32 if dtype is None else dtype)
+        kind = parse_dtype("dtype", np.float32 if dtype is None else dtype)
         if kind.name not in ("float16", "float32", "float64", "complex64", "complex128"):
             raise DtypeError(f"dtype must be a floating-point or complex one (got {kind})")
         channels, count = int(in_channels), int(groups)
@@ -127,6 +129,7 @@ class Conv3d:
         """
         layer = cls.__new__(cls)
         values = np.array(weight)
+        result_dtype(np.dtype(bool), values.dtype)  # refuses what holds no numbers
         layer._set_parameters(values.shape, stride, padding, dilation, groups, padding_mode)
         layer.weight = values
         layer.bias = None if bias is None else np.array(check_bias(bias, layer.params, values.dtype))
@@ -163,7 +166,7 @@ class Conv3d:
             self.weight,
             self.bias,
             params.stride,
-            self.padding,  # type: ignore[arg-type]  # a str here is 'same' or 'valid'
+            self.padding,
             params.dilation,
             params.groups,
             padding_mode=params.padding_mode,
@@ -185,7 +188,7 @@ class Conv3d:
         own = self.state_dict()
         if set(state) != set(own):
             raise ShapeError(
-                f"state_dict must have the names {', '.join(own)} (got {', '.join(sorted(state)) or 'none'})"
+                f"state_dict must have the names {', '.join(own)} (got {', '.join(sorted(map(str, state))) or 'none'})"
             )
         arrays = {name: np.asarray(values) for name, values in state.items()}
         for name, values in arrays.items():

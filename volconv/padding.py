@@ -148,7 +148,7 @@ def read_block(
     stored: NDArray[Any],
     runs: Sequence[Sequence[Run]],
     block: NDArray[Any],
-    fill: float,
+    fill: complex,
     scaling: Scaling | None,
 ) -> None:
     """Fill a padded block: gather, cast to the block's dtype, scale; in one pass while it is in cache.

@@ -92,7 +92,7 @@ class Conv3dParams:
         group_count = _integer("groups", groups, at_least=1)
         if shape[0] % group_count:
             raise ShapeError(f"groups must divide out_channels (got groups={group_count}, out_channels={shape[0]})")
-        kernel_size = cast("Triple", shape[2:])
+        kernel_size = shape[2], shape[3], shape[4]
         stride3 = parse_triple("stride", stride, at_least=1)
         dilation3 = parse_triple("dilation", dilation, at_least=1)
         low, high = _resolve_padding(padding, kernel_size, stride3, dilation3)
@@ -112,7 +112,7 @@ class Conv3dParams:
             padding_high=high,
             dilation=dilation3,
             groups=group_count,
-            padding_mode=cast("PaddingMode", padding_mode),
+            padding_mode=padding_mode,
             padding_value=padding_value,
         )
 

@@ -1,154 +1,43 @@
-"""One convolution from a source to a sink: planned as data, then carried out block by block."""
+"""One convolution from a source to a sink, carried out block by block as planned."""
 
 from __future__ import annotations
 
 import itertools
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volconv.engines import get_engine
-from volconv.engines.cpu.plan import choose
-from volconv.engines.cpu.workers import Workers, thread_count
+from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_params, planar_weight
-from volconv.epilogue import Counts, store
+from volconv.epilogue import NONE_LOST, Counts, store
 from volconv.padding import FILL, Piece, padded_axes, read_block
 from volconv.region import Region
-from volconv.shapes import block_shape, full_output_shape, padded_interval
-from volconv.tiling import Item, io_blocks, item_shape, work_items
+from volconv.shapes import block_shape, padded_interval
+from volconv.tiling import work_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-    from volconv.engines import Prepared
-    from volconv.io.volume import Sink, Source
-    from volconv.padding import PaddedAxis, Run
-    from volconv.params import Conv3dParams, Triple
-    from volconv.region import Index5
-
-#: Bytes that one I/O block of a file may take; two are held at a time, one read or written while one is computed.
-BLOCK_BYTES = 128 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that is decided before a voxel is read, as plain data.
-
-    The bits of the result depend on the first six fields alone.
-
-    Parameters
-    ----------
-    params : Conv3dParams
-    input_shape, output_shape : tuple of 5 ints
-        (N, C, D, H, W).
-    compute_dtype : numpy.dtype
-    algorithm : str
-    grid : tuple of 3 ints
-        See :class:`volconv.engines.Needs`.
-    candidates : dict
-        Predicted seconds on one thread by algorithm.
-    threads : int
-    item_groups : int
-    item_box : tuple of 3 ints
-        Groups, and outputs along D, H, W, of one work item.
-    blocks : tuple of Region
-        I/O blocks of the output, in order.
-    """
-
-    params: Conv3dParams
-    input_shape: Index5
-    output_shape: Index5
-    compute_dtype: np.dtype[Any]
-    algorithm: str
-    grid: Triple
-    candidates: dict[str, float]
-    threads: int
-    item_groups: int
-    item_box: Triple
-    blocks: tuple[Region, ...]
-
-    @property
-    def is_complex(self) -> bool:
-        """Whether real and imaginary parts are computed as channels of a real convolution."""
-        return self.compute_dtype.kind == "c"
+    from volconv.io.volume import Scaling, Sink, Source
+    from volconv.padding import Run
+    from volconv.plan import Plan
+    from volconv.tiling import Item
 
 
 @dataclass(slots=True)
 class Outcome:
     """What a run found: counts over all voxels, and seconds spent waiting for each part."""
 
-    counts: Counts = field(default_factory=Counts)
+    counts: Counts = NONE_LOST
     read_seconds: float = 0.0
     compute_seconds: float = 0.0
     write_seconds: float = 0.0
-
-
-def make_plan(
-    params: Conv3dParams,
-    input_shape: Index5,
-    compute_dtype: np.dtype[Any],
-    *,
-    algorithm: str = "auto",
-    threads: int | None = None,
-    voxel_bytes: tuple[int, int] = (0, 0),
-    block_bytes: int = BLOCK_BYTES,
-    item_bytes: int | None = None,
-) -> Plan:
-    """Decide on algorithm, blocks and work items.
-
-    Parameters
-    ----------
-    params : Conv3dParams
-    input_shape : tuple of 5 ints
-    compute_dtype : numpy.dtype
-    algorithm : str
-    threads : int, optional
-        One for each core by default.
-    voxel_bytes : tuple of 2 ints
-        Bytes of a stored input voxel and of an output voxel that an I/O block holds; 0 for those that are views of
-        memory. Two zeros: the whole volume is one block.
-    block_bytes, item_bytes : int, optional
-        Sizes to aim at for I/O blocks and for the padded blocks of work items. They change no bits.
-
-    Raises
-    ------
-    ShapeError, ParameterError
-    """
-    output_shape = full_output_shape(input_shape, params)
-    real_params, real_dtype = params, compute_dtype
-    if compute_dtype.kind == "c":
-        real_params, real_dtype = planar_params(params), np.empty(0, compute_dtype).real.dtype
-    real_output = (output_shape[0], real_params.out_channels, *output_shape[2:])
-    choice = choose(algorithm, real_params, real_output, real_dtype)
-    needs = get_engine(choice.algorithm).needs(real_params, real_output, real_dtype)
-    count = thread_count(threads)
-    groups, box = item_shape(
-        real_output, real_params, needs.grid, real_dtype.itemsize, item_bytes or needs.block_bytes, count
-    )
-    if voxel_bytes == (0, 0):
-        blocks = [Region.whole(output_shape)] if output_shape[0] else []
-    else:
-        per_output = voxel_bytes[0] * params.in_channels / params.out_channels * float(np.prod(params.stride))
-        blocks = io_blocks(output_shape, params, needs.grid, per_output + voxel_bytes[1], block_bytes)
-    return Plan(
-        params=params,
-        input_shape=input_shape,
-        output_shape=output_shape,
-        compute_dtype=compute_dtype,
-        algorithm=choice.algorithm,
-        grid=needs.grid,
-        candidates=choice.candidates,
-        threads=count,
-        item_groups=groups,
-        item_box=box,
-        blocks=tuple(blocks),
-    )
 
 
 def run(
@@ -240,106 +129,90 @@ class _Convolution:
         self.plan = plan
         self.source = source
         self.sink = sink
-        self.engine = get_engine(plan.algorithm)
+        self.axes = padded_axes(plan.input_shape[2:], plan.params)
         self._known_runs: dict[tuple[int, int, int, Piece], list[Run]] = {}
-        self.axes: list[PaddedAxis] = padded_axes(plan.input_shape[2:], plan.params)
+
         weight = weight.astype(plan.compute_dtype)
-        bias = (
-            np.zeros(plan.params.out_channels, plan.compute_dtype) if bias is None else bias.astype(plan.compute_dtype)
-        )
+        bias = (np.zeros(plan.params.out_channels) if bias is None else bias).astype(plan.compute_dtype)
         params, shape = plan.params, plan.output_shape
+        scaling, fill = source.info.scaling, params.padding_value
+        # What a block is made of: which part of a voxel, what pads it, how it is scaled.
+        self._parts: tuple[tuple[Callable[[Any], Any], complex, Scaling | None], ...] = (
+            ((lambda v: v), fill, scaling),
+        )
         if plan.is_complex:
+            imaginary = None if scaling is None else scaling.without_intercept()
+            self._parts = ((np.real, np.real(fill), scaling), (np.imag, np.imag(fill), imaginary))
             params, weight, bias = planar_params(params), planar_weight(weight), planar_bias(bias)
             shape = (shape[0], params.out_channels, *shape[2:])
-        self.prepared: Prepared = self.engine.prepare(params, weight, bias, shape)
+        self._dtype = weight.dtype
+        self.engine = get_engine(plan.algorithm)
+        self._prepared = self.engine.prepare(params, weight, bias, shape)
 
     def read(self, block: Region) -> _Stored:
         """Read what a block of outputs needs; a view where the source is memory."""
-        intervals = [
-            padded_interval(start, stop, stride, effective)
-            for start, stop, stride, effective in zip(
-                block.start[2:], block.stop[2:], self.plan.params.stride, self.plan.params.effective_kernel, strict=True
-            )
+        params = self.plan.params
+        extents = []
+        for i, axis in enumerate(self.axes):
+            span = padded_interval(block.start[2 + i], block.stop[2 + i], params.stride[i], params.effective_kernel[i])
+            extents.append(tuple(axis.extents(*span)))
+        piece = Piece(tuple(extents))
+        parts = [
+            Region((block.start[0], 0, d[0], h[0], w[0]), (block.stop[0], params.in_channels, d[1], h[1], w[1]))
+            for d, h, w in itertools.product(*extents)
         ]
-        piece = Piece(tuple(tuple(axis.extents(*i)) for axis, i in zip(self.axes, intervals, strict=True)))
-        volumes = block.start[0], block.stop[0]
-        parts = list(itertools.product(*piece.extents))
         if len(parts) == 1:
-            return _Stored(self.source.read(self._region(volumes, parts[0])), piece)
-        shape = (block.shape[0], self.plan.params.in_channels, *piece.size)
-        values = np.empty(shape, self.source.info.dtype)
+            return _Stored(self.source.read(parts[0]), piece)
+        values = np.empty((block.shape[0], params.in_channels, *piece.size), self.source.info.dtype)
         for part in parts:
-            place = tuple(
-                slice(piece.place(i, low), piece.place(i, high - 1) + 1) for i, (low, high) in enumerate(part)
-            )
-            values[(slice(None), slice(None), *place)] = self.source.read(self._region(volumes, part))
+            place = [piece.place(i, start) for i, start in enumerate(part.start[2:])]
+            box = tuple(slice(p, p + n) for p, n in zip(place, part.shape[2:], strict=True))
+            values[(slice(None), slice(None), *box)] = self.source.read(part)
         return _Stored(values, piece)
-
-    def _region(self, volumes: tuple[int, int], extents: tuple[tuple[int, int], ...]) -> Region:
-        d, h, w = extents
-        return Region((volumes[0], 0, d[0], h[0], w[0]), (volumes[1], self.plan.params.in_channels, d[1], h[1], w[1]))
 
     def compute(self, workers: Workers, block: Region, stored: _Stored, result: NDArray[Any]) -> Counts:
         """Compute one I/O block on all threads."""
         items = work_items(block, self.plan.params.groups, self.plan.item_groups, self.plan.item_box)
         counts: list[Counts] = []
-        lock = threading.Lock()
 
         def work(items: Iterator[Item]) -> None:
             scratch = _Scratch()
-            found = Counts()
             # Casts may overflow to infinity, as in NumPy; a warning from a worker thread would help nobody.
             with np.errstate(all="ignore"):
-                for item in items:
-                    found += self._item(item, block, stored, result, scratch)
-            with lock:
-                counts.append(found)
+                counts.extend([self._item(item, block, stored, result, scratch) for item in items])
 
         workers.run(work, items)
-        return sum(counts, Counts())
+        return sum((c for c in counts if c is not NONE_LOST), NONE_LOST)
 
     def _item(self, item: Item, block: Region, stored: _Stored, result: NDArray[Any], scratch: _Scratch) -> Counts:
         """Padded read, valid convolution, epilogue: all in one core's cache."""
-        plan, params = self.plan, self.plan.params
-        parts = 2 if plan.is_complex else 1
-        real_dtype = self.prepared_dtype
-        size = tuple(b - a for a, b in zip(item.start, item.stop, strict=True))
-        per_in, per_out = params.in_channels // params.groups, params.out_channels // params.groups
+        params, parts = self.plan.params, len(self._parts)
         first, last = item.groups
+        per_in, per_out = params.in_channels // params.groups, params.out_channels // params.groups
+        (z0, y0, x0), (z1, y1, x1) = item.start, item.stop
+        size = z1 - z0, y1 - y0, x1 - x0
 
         runs = [
             self._runs(i, block.start[2 + i] + item.start[i], block.start[2 + i] + item.stop[i], stored.piece)
             for i in range(3)
         ]
         voxels = stored.values[item.volume, first * per_in : last * per_in]
-        channels = (last - first) * per_in
-        padded = scratch.get("padded", (channels, parts, *block_shape(size, params)), real_dtype)
-        fill = complex(params.padding_value)
-        scaling = self.source.info.scaling
-        if parts == 1:
-            read_block(
-                voxels, runs, padded[:, 0], fill.real if real_dtype.kind == "f" else params.padding_value, scaling
-            )
-        else:
-            read_block(voxels.real, runs, padded[:, 0], fill.real, scaling)
-            read_block(
-                voxels.imag, runs, padded[:, 1], fill.imag, None if scaling is None else scaling.without_intercept()
-            )
-        padded = padded.reshape(channels * parts, *padded.shape[2:])
+        padded = scratch.get("padded", (len(voxels), parts, *block_shape(size, params)), self._dtype)
+        for i, (part, fill, scaling) in enumerate(self._parts):
+            read_block(part(voxels), runs, padded[:, i], fill, scaling)
+        padded = padded.reshape(-1, *padded.shape[2:])
 
-        box = tuple(slice(a, b) for a, b in zip(item.start, item.stop, strict=True))
-        target = result[(item.volume, slice(first * per_out, last * per_out), *box)]
-        direct = parts == 1 and target.dtype == plan.compute_dtype and self.sink.info.scaling is None
-        if direct:
-            self.prepared(padded, target, first)
-            return Counts()
-        sums = scratch.get("sums", ((last - first) * per_out * parts, *size), real_dtype)
-        self.prepared(padded, sums, first)
-        if parts == 2:
-            both = sums.reshape(-1, 2, *size)
-            sums = scratch.get("complex", target.shape, plan.compute_dtype)
-            sums.real, sums.imag = both[:, 0], both[:, 1]
-        return store(sums, target, self.sink.info.scaling)
+        target = result[item.volume, first * per_out : last * per_out, z0:z1, y0:y1, x0:x1]
+        if parts == 1 and target.dtype == self._dtype and self.sink.info.scaling is None:
+            self._prepared(padded, target, first)
+            return NONE_LOST
+        sums = scratch.get("sums", ((last - first) * per_out, parts, *size), self._dtype)
+        self._prepared(padded, sums.reshape(-1, *size), first)
+        if parts == 1:
+            return store(sums[:, 0], target, self.sink.info.scaling)
+        values = scratch.get("complex", target.shape, self.plan.compute_dtype)
+        values.real, values.imag = sums[:, 0], sums[:, 1]
+        return store(values, target, self.sink.info.scaling)
 
     def _runs(self, axis: int, start: int, stop: int, piece: Piece) -> list[Run]:
         """What the padded block of outputs ``start`` to ``stop`` holds along one axis, in indices of what was read."""
@@ -353,11 +226,6 @@ class _Convolution:
                 for run in self.axes[axis].runs(*interval)
             ]
         return runs
-
-    @property
-    def prepared_dtype(self) -> np.dtype[Any]:
-        """The real dtype that blocks are computed in."""
-        return np.empty(0, self.plan.compute_dtype).real.dtype
 
 
 class _Scratch:

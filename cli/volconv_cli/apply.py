@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volconv.errors import VolconvError
+from volconv.errors import DtypeError, ShapeError, VolconvError
 from volconv_cli import exits
 from volconv_cli.options import config_option, conv_options, debug_option, kernel_option
 
@@ -81,6 +81,8 @@ def command(inputs: tuple[str, ...], output: str, overwrite: bool, quiet: bool, 
 
                 report = apply(source, destination, overwrite=overwrite, progress=progress, **options)
         except VolconvError as error:
+            if isinstance(error, ShapeError | DtypeError) and source not in error.message:
+                error.message = f"{source}: {error.message}"
             if len(inputs) == 1:
                 raise
             from volconv_cli.main import show_error
@@ -113,7 +115,7 @@ def name_outputs(inputs: tuple[str, ...], template: str) -> list[str]:
         stem, ext = stem_and_ext(source)
         try:
             names.append(template.format(stem=stem, ext=ext, name=split_path(source)[0].name))
-        except (KeyError, IndexError, ValueError):
+        except (AttributeError, KeyError, IndexError, ValueError, TypeError):
             raise click.UsageError(
                 f"--output may use {{stem}}, {{name}} and {{ext}} (got {template!r}); write other braces twice"
             ) from None

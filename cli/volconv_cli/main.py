@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> None:
         show_error(error, debug="--debug" in arguments)
         sys.exit(exits.code_of(error))
     except click.ClickException as error:
-        error.show()
+        _show_usage(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("volconv: interrupted", err=True)
@@ -62,6 +62,16 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; Python would complain at exit
         sys.exit(exits.FAILURE)
+
+
+def _show_usage(error: click.ClickException) -> None:
+    """Print what click has to say as one line too; the help, where a command stands alone, as it is."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        error.show()
+        return
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    hint = f" (see '{context.command_path} --help')" if context else ""
+    click.echo(f"volconv: error: {' '.join(error.format_message().split())}{hint}", err=True)
 
 
 def show_error(error: VolconvError, *, debug: bool = False) -> None:

@@ -12,45 +12,34 @@ from volconv.params import PADDING_MODES
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Integers(click.ParamType):
-    """Integers with commas between them."""
+def integers(*counts: int, words: tuple[str, ...] = ()) -> Callable[[Any], Any]:
+    """Make a parser of ``"2,1,1"``, of so many integers, or of one of the words."""
 
-    def __init__(self, *counts: int, words: tuple[str, ...] = (), metavar: str) -> None:
-        self.name = metavar
-        self.counts = counts
-        self.words = words
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Parse ``"2"``, ``"2,1,1"`` or one of the words."""
-        if not isinstance(value, str) or value in self.words:
+    def parse(value: Any) -> Any:
+        if not isinstance(value, str) or value in words:
             return value
         try:
             numbers = [int(part) for part in value.split(",")]
         except ValueError:
             numbers = []
-        if len(numbers) not in self.counts:
-            counts = " or ".join(str(n) for n in self.counts)
-            words = "".join(f", or {word!r}" for word in self.words)
-            self.fail(f"must be {counts} integers with commas between{words} (got {value!r})", param, ctx)
+        if len(numbers) not in counts:
+            allowed = " or ".join(str(n) for n in counts) + " integers with commas between"
+            raise click.BadParameter(f"must be {', '.join([allowed, *words])} (got {value!r})")
         return numbers
 
-
-class Number(click.ParamType):
-    """A real or complex number."""
-
-    name = "NUMBER"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> complex:
-        """Parse ``"-1000"`` or ``"1+2j"``."""
-        try:
-            number = complex(value)
-        except ValueError:
-            self.fail(f"must be a number (got {value!r})", param, ctx)
-        return number if number.imag else number.real
+    return parse
 
 
-TRIPLE = Integers(1, 3, metavar="D,H,W")
-PADDING = Integers(1, 3, words=("same", "valid"), metavar="D,H,W")
+def number(value: Any) -> complex:
+    """Parse ``"-1000"`` or ``"1+2j"``."""
+    try:
+        parsed = complex(value)
+    except ValueError:
+        raise click.BadParameter(f"must be a number (got {value!r})") from None
+    return parsed if parsed.imag else parsed.real
+
+
+triple = integers(1, 3)
 
 
 def kernel_option(*, required: bool) -> Callable[[F], F]:
@@ -71,10 +60,12 @@ def conv_options(command: F) -> F:
     for option in reversed(
         [
             click.option("-b", "--bias", metavar="NUMBER|FILE[:KEY]", help="Added to each output channel."),
-            click.option("--stride", type=TRIPLE, default="1", show_default=True, help="Step between outputs."),
+            click.option(
+                "--stride", type=triple, metavar="D,H,W", default="1", show_default=True, help="Step between outputs."
+            ),
             click.option(
                 "--padding",
-                type=PADDING,
+                type=integers(1, 3, words=("same", "valid")),
                 metavar="D,H,W|same|valid",
                 default="0",
                 show_default=True,
@@ -89,12 +80,15 @@ def conv_options(command: F) -> F:
             ),
             click.option(
                 "--padding-value",
-                type=Number(),
+                type=number,
+                metavar="NUMBER",
                 default="0",
                 show_default=True,
                 help="What 'zeros' adds (-1000 is air in a CT).",
             ),
-            click.option("--dilation", type=TRIPLE, default="1", show_default=True, help="Step between taps."),
+            click.option(
+                "--dilation", type=triple, metavar="D,H,W", default="1", show_default=True, help="Step between taps."
+            ),
             click.option(
                 "--groups",
                 type=click.IntRange(min=1),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volconv_cli.options import TRIPLE, Integers, config_option, conv_options, debug_option, kernel_option
+from volconv_cli.options import config_option, conv_options, debug_option, integers, kernel_option, triple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 @click.argument("input_file", metavar="[INPUT]", required=False)
 @click.option(
     "--input-shape",
-    type=Integers(3, 4, 5, metavar="[N,][C,]D,H,W"),
+    type=integers(3, 4, 5),
+    metavar="[N,][C,]D,H,W",
     help="Instead of INPUT: its shape; 3 numbers are one channel of one volume.",
 )
 @kernel_option(required=False)
-@click.option("--kernel-size", type=TRIPLE, help="Instead of --kernel: its size.")
+@click.option("--kernel-size", type=triple, metavar="D,H,W", help="Instead of --kernel: its size.")
 @click.option("--out-channels", type=click.IntRange(min=1), metavar="N", help="With --kernel-size.  [default: 1]")
 @conv_options
 @click.option("--dtype", metavar="DTYPE|same", help="Output dtype.  [default: as 'volconv apply' would choose]")

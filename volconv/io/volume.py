@@ -148,6 +148,10 @@ class NewVolume:
         """Files are no memory: always None."""
         return None
 
+    def write(self, region: Region, values: NDArray[Any]) -> None:
+        """See :meth:`Sink.write`."""
+        raise NotImplementedError
+
     def commit(self) -> None:
         """See :meth:`Sink.commit`."""
         raise NotImplementedError

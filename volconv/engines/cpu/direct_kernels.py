@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
-from numba.types import UniTuple
 
 from volconv.engines.cpu.jit import jit
 
@@ -412,7 +411,10 @@ def correlate(
 def compiled_split_phases(dtype: np.dtype[Any]) -> Callable[..., None]:
     """:func:`split_phases` for blocks of this dtype."""
     real, index = numba.from_dtype(dtype), numba.int64
-    return jit(split_phases, numba.void(real[:, :, :, ::1], UniTuple(index, 3), index[:, ::1], real[:, :, :, :, ::1]))
+    return jit(
+        split_phases,
+        numba.void(real[:, :, :, ::1], numba.types.UniTuple(index, 3), index[:, ::1], real[:, :, :, :, ::1]),
+    )
 
 
 @cache

@@ -6,7 +6,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
-from numba.types import UniTuple
 
 from volconv.engines.cpu.jit import jit
 
@@ -98,7 +97,7 @@ class Compiled(NamedTuple):
 def compiled(dtype: np.dtype[Any]) -> Compiled:
     """Compile for blocks of this dtype."""
     real, index = numba.from_dtype(dtype), numba.int64
-    triple, four, two = UniTuple(index, 3), real[:, :, :, ::1], real[:, ::1]
+    triple, four, two = numba.types.UniTuple(index, 3), real[:, :, :, ::1], real[:, ::1]
     return Compiled(
         jit(gather, numba.void(four, triple, triple, triple, index, triple, triple, four)),
         jit(add, numba.void(two, two, two)),
