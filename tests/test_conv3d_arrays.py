@@ -153,8 +153,8 @@ def test_bools_are_counted():
 
 # --- dtypes
 
-NUMBERS = "bool int8 uint8 int16 uint16 int32 uint32 int64 uint64".split()
-FLOATS = "float16 float32 float64 complex64 complex128".split()
+NUMBERS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+FLOATS = ["float16", "float32", "float64", "complex64", "complex128"]
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,9 @@ def test_groups(groups, error, message):
 
 @pytest.mark.parametrize("algorithm", ["fft", "Direct", "", None])
 def test_unknown_algorithm(algorithm):
-    refuses(ParameterError, rf"^algorithm must be one of auto, direct, gemm \(got {algorithm!r}\)$", algorithm=algorithm)
+    refuses(
+        ParameterError, rf"^algorithm must be one of auto, direct, gemm \(got {algorithm!r}\)$", algorithm=algorithm
+    )
 
 
 def test_gemm_with_integers():

@@ -79,9 +79,10 @@ def test_a_call_is_conv3d_with_the_layers_parameters(mode, padding):
     for threads in (None, 1, 3):
         got = layer(x, threads=threads)
         np.testing.assert_array_equal(got.shape, expected.shape)
-        assert got.tobytes() == volconv.conv3d(
-            x, layer.weight, layer.bias, 1, padding, (2, 1, 1), 2, padding_mode=mode
-        ).tobytes()
+        assert (
+            got.tobytes()
+            == volconv.conv3d(x, layer.weight, layer.bias, 1, padding, (2, 1, 1), 2, padding_mode=mode).tobytes()
+        )
 
 
 def test_a_stride_reaches_the_call():
@@ -251,8 +252,8 @@ def test_a_layer_can_be_pickled():
         ((1, 1, 3), {"dtype": "float31"}, DtypeError, r"^dtype must be a NumPy dtype .* \(got 'float31'\)$"),
         ((3, 4, 3), {"groups": 2}, ShapeError, r"^groups must divide in_channels \(got groups=2, in_channels=3\)$"),
         ((4, 3, 3), {"groups": 2}, ShapeError, r"^groups must divide out_channels \(got groups=2, out_channels=3\)$"),
-        ((0, 1, 3), {}, VolconvError, r"in_channels.*0"),
-        ((1, 0, 3), {}, VolconvError, r"out_channels|no axis of size 0"),
+        ((0, 1, 3), {}, ShapeError, r"got groups=1, in_channels=0"),
+        ((1, 0, 3), {}, ShapeError, "^weight must have no axis of size 0"),
         ((1, 1, 0), {}, ParameterError, r"^kernel_size must be an integer of at least 1 \(got 0\)$"),
         ((1, 1, (3, 3)), {}, ParameterError, r"^kernel_size must be one integer or three \(D, H, W\)"),
         ((1, 1, 3.0), {}, ParameterError, r"^kernel_size must be an integer \(got 3.0\)$"),
@@ -274,5 +275,5 @@ def test_a_call_refuses_what_conv3d_refuses():
     layer = Conv3d(2, 4, 3)
     with pytest.raises(ShapeError, match=r"^input must have as many channels .* \(got in_channels=3"):
         layer(np.ones((3, 5, 5, 5)))
-    with pytest.raises(ParameterError, match="^threads must be at least 1"):
+    with pytest.raises(ParameterError, match=r"^threads must be at least 1 "):
         layer(np.ones((2, 5, 5, 5)), threads=0)

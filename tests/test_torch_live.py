@@ -56,9 +56,9 @@ def compare(case, algorithm, dtype):
     tolerance = allowed(dtype, x, w, b, **case.reference_parameters)
     # Both are within the bound of the exact sum, on either side of it.
     assert_matches(got, expected.astype(np.result_type(dtype, "float32")), 2 * tolerance)
-    assert volconv.output_shape(
-        x.shape, w.shape, case.stride, case.padding, case.dilation, case.groups
-    ) == tuple(expected.shape)
+    assert volconv.output_shape(x.shape, w.shape, case.stride, case.padding, case.dilation, case.groups) == tuple(
+        expected.shape
+    )
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -165,12 +165,12 @@ def read_block(
         ``padding_value``; real values, so that scaling does not apply to it.
     scaling : Scaling, optional
     """
-    for d, h, w in itertools.product(*runs):
-        target = block[:, _target(d), _target(h), _target(w)]
-        if d.first == FILL or h.first == FILL or w.first == FILL:
+    for d, h, w in itertools.product(*([(_target(run), _source(run)) for run in axis] for axis in runs)):
+        target = block[:, d[0], h[0], w[0]]
+        if d[1] is None or h[1] is None or w[1] is None:
             target[...] = fill
             continue
-        np.copyto(target, stored[:, _source(d), _source(h), _source(w)], casting="unsafe")
+        np.copyto(target, stored[:, d[1], h[1], w[1]], casting="unsafe")
         if scaling is not None:
             target *= scaling.slope
             target += scaling.intercept
@@ -180,7 +180,9 @@ def _target(run: Run) -> slice:
     return slice(run.target, run.target + run.length)
 
 
-def _source(run: Run) -> slice:
+def _source(run: Run) -> slice | None:
+    if run.first == FILL:
+        return None
     if run.step == 0:
         return slice(run.first, run.first + 1)
     stop = run.first + run.step * run.length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from volconv.engines.planar import planar_bias, planar_params, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, store
 from volconv.padding import FILL, Piece, padded_axes, read_block
 from volconv.region import Region
-from volconv.shapes import block_shape, padded_interval
+from volconv.shapes import padded_interval
 from volconv.tiling import work_items
 
 if TYPE_CHECKING:
@@ -116,10 +116,11 @@ def _ahead(
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Stored voxels that an I/O block needs, and where in the volume they are from."""
+    """Stored voxels that an I/O block needs, where in the volume they are from, and how items see them by axis."""
 
     values: NDArray[Any]
     piece: Piece
+    spans: dict[tuple[int, int, int], tuple[list[Run], int]] = field(default_factory=dict)
 
 
 class _Convolution:
@@ -130,7 +131,6 @@ class _Convolution:
         self.source = source
         self.sink = sink
         self.axes = padded_axes(plan.input_shape[2:], plan.params)
-        self._known_runs: dict[tuple[int, int, int, Piece], list[Run]] = {}
 
         weight = weight.astype(plan.compute_dtype)
         bias = (np.zeros(plan.params.out_channels) if bias is None else bias).astype(plan.compute_dtype)
@@ -192,15 +192,17 @@ class _Convolution:
         (z0, y0, x0), (z1, y1, x1) = item.start, item.stop
         size = z1 - z0, y1 - y0, x1 - x0
 
-        runs = [
-            self._runs(i, block.start[2 + i] + item.start[i], block.start[2 + i] + item.stop[i], stored.piece)
-            for i in range(3)
-        ]
+        _, _, z, y, x = block.start
+        (d, depth), (h, height), (w, width) = (
+            self._span(stored, 0, z + z0, z + z1),
+            self._span(stored, 1, y + y0, y + y1),
+            self._span(stored, 2, x + x0, x + x1),
+        )
         voxels = stored.values[item.volume, first * per_in : last * per_in]
-        padded = scratch.get("padded", (len(voxels), parts, *block_shape(size, params)), self._dtype)
+        padded = scratch.get("padded", (len(voxels), parts, depth, height, width), self._dtype)
         for i, (part, fill, scaling) in enumerate(self._parts):
-            read_block(part(voxels), runs, padded[:, i], fill, scaling)
-        padded = padded.reshape(-1, *padded.shape[2:])
+            read_block(part(voxels), (d, h, w), padded[:, i], fill, scaling)
+        padded = padded.reshape(-1, depth, height, width)
 
         target = result[item.volume, first * per_out : last * per_out, z0:z1, y0:y1, x0:x1]
         if parts == 1 and target.dtype == self._dtype and self.sink.info.scaling is None:
@@ -214,18 +216,19 @@ class _Convolution:
         values.real, values.imag = sums[:, 0], sums[:, 1]
         return store(values, target, self.sink.info.scaling)
 
-    def _runs(self, axis: int, start: int, stop: int, piece: Piece) -> list[Run]:
-        """What the padded block of outputs ``start`` to ``stop`` holds along one axis, in indices of what was read."""
-        key = axis, start, stop, piece
-        runs = self._known_runs.get(key)
-        if runs is None:
+    def _span(self, stored: _Stored, axis: int, start: int, stop: int) -> tuple[list[Run], int]:
+        """What the padded block of outputs ``start`` to ``stop`` holds along one axis of what was read; its size."""
+        key = axis, start, stop
+        span = stored.spans.get(key)
+        if span is None:
             params = self.plan.params
-            interval = padded_interval(start, stop, params.stride[axis], params.effective_kernel[axis])
-            runs = self._known_runs[key] = [
-                run if run.first == FILL else run._replace(first=piece.place(axis, run.first))
-                for run in self.axes[axis].runs(*interval)
+            low, high = padded_interval(start, stop, params.stride[axis], params.effective_kernel[axis])
+            runs = [
+                run if run.first == FILL else run._replace(first=stored.piece.place(axis, run.first))
+                for run in self.axes[axis].runs(low, high)
             ]
-        return runs
+            span = stored.spans[key] = runs, high - low
+        return span
 
 
 class _Scratch:

@@ -35,7 +35,7 @@ def cli() -> None:
 
     \b
     Examples:
-      volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o smooth.nii.gz
+      volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o o.nii.gz
       volconv shape brain.nii.gz -k box:size=3 --stride 2
       volconv shape --input-shape 1,16,10,50,100 --kernel-size 3 --out-channels 33
 
@@ -70,8 +70,8 @@ def _show_usage(error: click.ClickException) -> None:
         error.show()
         return
     context = error.ctx if isinstance(error, click.UsageError) else None
-    hint = f" (see '{context.command_path} --help')" if context else ""
-    click.echo(f"volconv: error: {' '.join(error.format_message().split())}{hint}", err=True)
+    command = context.command_path if context else "volconv"
+    click.echo(f"volconv: error: {' '.join(error.format_message().split())} (see '{command} --help')", err=True)
 
 
 def show_error(error: VolconvError, *, debug: bool = False) -> None:

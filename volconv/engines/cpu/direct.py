@@ -84,7 +84,8 @@ class PreparedDirect:
         self._weight = np.ascontiguousarray(weight).reshape(params.groups, per_group, taps(params))
         self._bias = np.ascontiguousarray(bias).reshape(params.groups, per_group)
         self._phases, self._taps = _locate_taps(params)
-        self._run = RUN
+        self._offsets: dict[tuple[int, ...], NDArray[np.int64]] = {}
+        self._work = (3, 4, RUN)
         self._kernel = compiled_correlate(weight.dtype)
         self._split = compiled_split_phases(weight.dtype) if params.stride != (1, 1, 1) else None
 
@@ -106,8 +107,10 @@ class PreparedDirect:
     def _correlate(self, data: NDArray[Any], size: tuple[int, ...], group: int, out: NDArray[Any]) -> None:
         depth, height, width = size
         plane = height * width
-        offsets = self._taps @ np.array([plane * depth, plane, width, 1])
-        work = np.empty((3, 4, self._run), data.dtype)
+        offsets = self._offsets.get(size)
+        if offsets is None:
+            offsets = self._offsets[size] = self._taps @ np.array([plane * depth, plane, width, 1])
+        work = np.empty(self._work, data.dtype)
         kd, layers = self._params.kernel_size[0], self._params.in_channels // self._params.groups
         neighbours = self._params.stride[0] == self._params.dilation[0] == 1
         self._kernel(

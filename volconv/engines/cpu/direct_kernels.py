@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
     from volconv.params import Triple
 
-#: Outputs in one pass of a row of sums: four of these and the rows they read stay in L1
-#: (set by tests/benchmarks/algorithms.py).
+#: Outputs in one row of sums at most, and at most where it spans several rows of the block: four rows of sums and the
+#: planes that they read share L1 (set by tests/benchmarks/algorithms.py).
 RUN = 1024
+ROWS = 600
 
 #: Taps summed in plain order before the sum is added, with compensation, to the total. Equal products in sequence
 #: drift by up to a quarter of an epsilon each, so 63 keep the error under the bound of 16 epsilon.
@@ -264,21 +265,6 @@ def _add_four(
 
 
 @jit
-def _add(
-    data: Any, start: int, offsets: Any, first: int, last: int, weights: Any, t: Any, rows: int, n: int, acc: Any
-) -> None:
-    """Add taps ``first`` to ``last`` to up to four rows of sums; row ``r`` takes the weights from ``t[r]`` on."""
-    if rows == 1:
-        _add_one(data, start, offsets, first, last, weights, t[0], n, acc[0])
-    elif rows == 2:
-        _add_two(data, start, offsets, first, last, weights, t[0], t[1], n, acc[0], acc[1])
-    elif rows == 3:
-        _add_three(data, start, offsets, first, last, weights, t[0], t[1], t[2], n, acc[0], acc[1], acc[2])
-    else:
-        _add_four(data, start, offsets, first, last, weights, t[0], t[1], t[2], t[3], n, acc[0], acc[1], acc[2], acc[3])
-
-
-@jit
 def _flush(acc: Any, total: Any, lost: Any, n: int) -> None:
     """Move a partial sum into the total, keeping in ``lost`` what the addition rounds away (Knuth's TwoSum)."""
     for i in range(n):
@@ -333,7 +319,7 @@ def correlate(
     chain = max(1, CHAIN // size)
     chained = count > CHAIN
     if pitch <= RUN:
-        rows, columns = min(height, RUN // pitch), width
+        rows, columns = min(height, max(1, ROWS // pitch)), width
     else:
         rows, columns = 1, min(width, RUN)
     for z0 in range(0, depth, 4):
@@ -365,18 +351,21 @@ def correlate(
                             first = base * size
                             for begin in range(0, size, part):
                                 end = min(begin + part, size)
-                                _add(
-                                    data,
-                                    start + p * plane,
-                                    offsets[first : first + size],
-                                    begin,
-                                    end,
-                                    weights,
-                                    t,
-                                    high - low,
-                                    n,
-                                    acc[low:high],
-                                )
+                                rows_used = high - low
+                                a0, at = acc[low], start + p * plane
+                                layer = offsets[first : first + size]
+                                if rows_used == 1:
+                                    _add_one(data, at, layer, begin, end, weights, t[0], n, a0)
+                                elif rows_used == 2:
+                                    _add_two(data, at, layer, begin, end, weights, t[0], t[1], n, a0, acc[low + 1])
+                                elif rows_used == 3:
+                                    a1, a2 = acc[low + 1], acc[low + 2]
+                                    _add_three(data, at, layer, begin, end, weights, t[0], t[1], t[2], n, a0, a1, a2)
+                                else:
+                                    a1, a2, a3 = acc[1], acc[2], acc[3]
+                                    _add_four(
+                                        data, at, layer, begin, end, weights, t[0], t[1], t[2], t[3], n, a0, a1, a2, a3
+                                    )
                                 if chained:
                                     for r in range(low, high):
                                         done = base + (p - r if deep else p) + 1

@@ -1,0 +1,265 @@
+"""The command as a whole, and the package it is installed with: help, exit codes, what is imported when."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import volconv as library
+import volconv_cli
+from command import make_nifti, names, noise, volconv
+from volconv.errors import VolconvError
+from volconv_cli import exits
+from volconv_cli.main import COMMANDS
+
+SCRIPT = Path(sys.executable).parent / "volconv"
+HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "rich", "torch", "scipy"}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def help_of(capsys, *command):
+    volconv(*command, "--help")
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+# --- help
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_help_fits_80_columns_and_goes_to_stdout(capsys, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = help_of(capsys, *command)
+    assert max(map(len, text.splitlines())) <= 80
+    volconv(*command, "-h")
+    assert capsys.readouterr().out == text
+    assert "Examples:" in text
+
+
+def test_help_tells_the_exit_codes(capsys):
+    text = help_of(capsys)
+    codes = {value for name, value in vars(exits).items() if name.isupper() and isinstance(value, int)}
+    assert {int(code) for code in re.findall(r"^ +(\d+) +\w", text, re.MULTILINE)} == codes
+
+
+def test_every_error_has_a_code():
+    kinds = [kind for kind in vars(library.errors).values() if inspect.isclass(kind) and issubclass(kind, VolconvError)]
+    assert {kind.__name__: exits.code_of(kind("")) for kind in kinds} == {
+        "VolconvError": 1,
+        "ParameterError": 2,
+        "ConfigError": 2,
+        "ShapeError": 5,
+        "DtypeError": 5,
+        "ReadError": 3,
+        "WriteError": 1,
+        "OutputExistsError": 4,
+        "OutOfMemoryError": 6,
+    }
+
+
+def make_what_examples_name():
+    """Small files under the names that the help's examples use."""
+    make_nifti("brain.nii.gz", noise((12, 13, 14), "uint8"))
+    make_nifti("brain.nii", noise((12, 13, 14), "int16"))
+    make_nifti("ct.nii", noise((12, 13, 14), "int16"))
+    for i in (1, 2):
+        make_nifti(f"sub-{i}.nii.gz", noise((12, 13, 14), "uint8", seed=i))
+    tifffile.imwrite("cells.tif", noise((12, 13, 14), "uint16"), photometric="minisblack", metadata={"axes": "ZYX"})
+    rng = np.random.default_rng(0)
+    np.savez("unet.npz", weight=rng.standard_normal((8, 1, 3, 3, 3)), bias=rng.standard_normal(8))
+    Path("smooth.toml").write_text('kernel = "gaussian:sigma=1.5mm"\npadding = "same"\n')
+    Path("out").mkdir()
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_examples_in_the_help_work(capsys, command):
+    lines = [line.strip() for line in help_of(capsys, *command).splitlines() if line.startswith("    volconv ")]
+    assert len(lines) >= 3
+    assert not command or all(line.startswith(f"volconv {command[0]} ") for line in lines)
+    make_what_examples_name()
+    for line in lines:
+        words = []
+        for word in shlex.split(line)[1:]:
+            words += sorted(map(str, Path().glob(word))) if "*" in word else [word]
+        volconv(*words)
+        out, err = capsys.readouterr()
+        if words[0] == "apply":
+            target = words[words.index("-o") + 1]
+            done = [target] if "{" not in target else ["out/sub-1_smooth.nii.gz", "out/sub-2_smooth.nii.gz"]
+            assert all(Path(name).is_file() for name in done)
+            assert out == ""
+        else:
+            assert " -> " in out or '"output_shape"' in out
+            assert err == ""
+
+
+# --- how it ends
+
+
+def test_version(capsys):
+    volconv("--version")
+    assert capsys.readouterr().out == f"volconv {library.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["aply"], r"No such command 'aply'"),
+        (["app"], r"No such command 'app'"),  # no abbreviations
+        (["--nope"], r"No such option:? '?--nope"),
+        (["apply", "-k", "identity", "-o", "x.nii"], r"Missing argument 'INPUT\.\.\.'"),
+        (["apply", "x.nii", "-o", "y.nii"], r"Missing option '-k' / '--kernel'"),
+        (["apply", "x.nii", "-k", "identity"], r"Missing option '-o' / '--output'"),
+        (["apply", "x.nii", "-k"], r"Option '-k' requires an argument"),
+        (["shape", "x.nii", "y.nii", "-k", "identity"], r"[Uu]nexpected extra argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_names_the_help(capsys, arguments, message):
+    volconv(*arguments, code=2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("volconv: error: ")
+    assert err.count("\n") == 1
+    assert re.search(message, err), err
+    assert re.search(r"\(see 'volconv( apply| shape)? --help'\)\n$", err), err
+
+
+def test_no_arguments_show_the_help(capsys):
+    with pytest.raises(SystemExit) as ended:
+        volconv_cli.main.main([])
+    assert ended.value.code in (0, 2)  # click 8.1 and later ones differ
+    out, err = capsys.readouterr()
+    assert "Usage: volconv [OPTIONS] COMMAND" in out + err
+
+
+def test_interrupted(capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("volconv.functional.apply", interrupt)
+    volconv("apply", "x.nii", "-k", "identity", "-o", "y.nii", code=130)
+    assert capsys.readouterr().err.splitlines()[-1] == "volconv: interrupted"
+
+
+def test_a_bug_is_not_hidden(monkeypatch):
+    def fail(*_, **__):
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("volconv.functional.apply", fail)
+    with pytest.raises(ZeroDivisionError):
+        volconv_cli.main.main(["apply", "x.nii", "-k", "identity", "-o", "y.nii"])
+
+
+def test_the_installed_command():
+    make_nifti("in.nii", noise())
+    for arguments, code in (
+        (["shape", "in.nii", "-k", "box:size=3"], 0),
+        (["apply", "in.nii", "-k", "box:size=3", "-o", "out.nii"], 0),
+        (["apply", "in.nii", "-k", "box:size=3", "-o", "out.nii"], 4),
+        (["apply", "gone.nii", "-k", "box:size=3", "-o", "out.nii"], 3),
+    ):
+        done = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True)
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert (done.stdout == "") == (arguments[0] == "apply")
+    assert names(".") == ["in.nii", "out.nii"]
+
+
+def test_a_reader_that_leaves_early_is_no_bug():
+    line = f"{shlex.quote(str(SCRIPT))} shape --input-shape 9,9,9 --kernel-size 3 | true"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+# --- the package
+
+
+def imported_by(code):
+    program = f"{code}\nimport sys\nprint(' '.join(sorted({{name.partition('.')[0] for name in sys.modules}})))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import volconv; volconv.__all__, volconv.__version__, dir(volconv)",
+        "import volconv; volconv.ShapeError",
+        "import volconv.errors, volconv.params, volconv.shapes",
+        "import volconv; volconv.output_shape((1, 5, 5, 5), (1, 1, 3, 3, 3))",
+        "from volconv_cli.main import main",
+    ],
+)
+def test_imports_stay_light(code):
+    assert not imported_by(code) & HEAVY
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["apply", "--help"], ["shape", "--help"], ["nope"]])
+def test_help_and_usage_errors_stay_light(arguments):
+    code = f"from volconv_cli.main import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
+    assert not imported_by(code) & HEAVY
+
+
+def test_importing_volconv_does_not_touch_the_command():
+    assert not imported_by("import volconv; volconv.conv3d, volconv.open_volume, volconv.Conv3d") & {"click", "rich"}
+
+
+def test_all_is_sorted_and_every_name_resolves():
+    assert list(library.__all__) == sorted(library.__all__, key=lambda name: (name.lower() == name, name))
+    for name in library.__all__:
+        assert getattr(library, name) is not None
+    assert set(dir(library)) == set(library.__all__)
+    with pytest.raises(AttributeError, match="module 'volconv' has no attribute 'conv2d'"):
+        library.conv2d  # noqa: B018  # asking is the test
+
+
+def test_all_is_what_is_public():
+    program = (
+        "import volconv\n"
+        "print(' '.join(n for n in vars(volconv) if not n.startswith('_') and n not in"
+        " ('annotations', 'import_module', 'TYPE_CHECKING', 'Any')))\n"
+        "print(' '.join(volconv._HOMES))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    there, lazy = (set(line.split()) for line in done.stdout.split("\n")[:2])
+    assert there == set()
+    assert lazy | {"__version__"} == set(library.__all__)
+    # Every error of the tree can be caught by a name of the package.
+    errors = {
+        n for n, kind in vars(library.errors).items() if inspect.isclass(kind) and kind.__module__.startswith("volconv")
+    }
+    assert errors <= set(library.__all__)
+
+
+@pytest.mark.parametrize("package", [library, volconv_cli], ids=["volconv", "volconv_cli"])
+def test_every_module_can_be_imported_and_says_what_it_is(package):
+    found = [info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+    assert len(found) >= 5
+    for name in found:
+        module = importlib.import_module(name)
+        assert module.__doc__, name
+
+
+def test_public_names_have_documentation_with_an_example():
+    for name in library.__all__:
+        thing = getattr(library, name)
+        if name != "__version__":
+            assert inspect.getdoc(thing), name
+        if inspect.isfunction(thing):
+            assert "Examples\n--------\n>>> " in inspect.getdoc(thing) or name == "create_volume", name
