@@ -83,9 +83,7 @@ def draw_case(integer, choice, flag):
         sizes = [integer(e, e + 8) for e in effective]
     else:
         sizes = [integer(1, 12) for _ in range(3)]
-        limits = [
-            6 if mode in ("zeros", "replicate") else s - 1 if mode == "reflect" else s for s in sizes
-        ]
+        limits = [6 if mode in ("zeros", "replicate") else s - 1 if mode == "reflect" else s for s in sizes]
         padding = tuple(integer(0, limit) for limit in limits)
         sizes = [max(s, e - 2 * p) for s, e, p in zip(sizes, effective, padding)]
     return Case(

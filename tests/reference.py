@@ -53,18 +53,21 @@ def conv3d(x, w, bias=None, stride=(1, 1, 1), padding=(0, 0, 0), dilation=(1, 1,
     x, w = x.astype(accumulate), w.astype(accumulate)
     kernel = w.shape[2:]
     sides = pads(padding, kernel, dilation)
-    sizes = [
-        (x.shape[2 + a] + sum(sides[a]) - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in range(3)
-    ]
+    sizes = [(x.shape[2 + a] + sum(sides[a]) - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in range(3)]
     out = np.zeros((x.shape[0], w.shape[0], *sizes), accumulate)
     per_in, per_out = w.shape[1], w.shape[0] // groups
     for tap in itertools.product(*(range(k) for k in kernel)):
         # For each axis: which outputs see something at this tap, and where in the input.
         where = [
-            [source_index(o * stride[a] - sides[a][0] + tap[a] * dilation[a], x.shape[2 + a], mode) for o in range(sizes[a])]
+            [
+                source_index(o * stride[a] - sides[a][0] + tap[a] * dilation[a], x.shape[2 + a], mode)
+                for o in range(sizes[a])
+            ]
             for a in range(3)
         ]
-        seen = np.full((x.shape[0], x.shape[1], *sizes), accumulate.type(value) if accumulate != object else value, accumulate)
+        seen = np.full(
+            (x.shape[0], x.shape[1], *sizes), value if accumulate.kind == "O" else accumulate.type(value), accumulate
+        )
         inside = [[o for o, i in enumerate(axis) if i is not None] for axis in where]
         source = [[i for i in axis if i is not None] for axis in where]
         seen[(slice(None), slice(None), *np.ix_(*inside))] = x[(slice(None), slice(None), *np.ix_(*source))]

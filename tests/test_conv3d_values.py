@@ -75,7 +75,11 @@ def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilati
     assert all(-(-n // i) >= 3 for n, i in zip(plan.output_shape[3:], plan.item_box[1:], strict=True))
     whole = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)
     assert got.tobytes() == whole.tobytes()
-    triple = {key: (v, v, v) if isinstance(v, int) else v for key, v in parameters.items() if key in ("stride", "dilation", "padding")}
+    triple = {
+        key: (v, v, v) if isinstance(v, int) else v
+        for key, v in parameters.items()
+        if key in ("stride", "dilation", "padding")
+    }
     expected = reference.conv3d(x, w, b, **triple, groups=groups, mode=mode)
     assert_matches(got, expected, allowed("float32", x, w, b, **triple, groups=groups, mode=mode))
 
@@ -135,7 +139,9 @@ def test_non_finite_values_spread_as_in_the_direct_sum(algorithm, bad, channels)
     assert (np.signbit(got) == np.signbit(expected.astype(float)))[np.isinf(got)].all()
     finite = np.isfinite(got)
     x[0, 0, 3, 4, 5] = 0
-    assert_matches(got[finite], reference.conv3d(x, w, padding=(1, 1, 1))[finite], allowed("float32", x, w, padding=(1, 1, 1)))
+    assert_matches(
+        got[finite], reference.conv3d(x, w, padding=(1, 1, 1))[finite], allowed("float32", x, w, padding=(1, 1, 1))
+    )
 
 
 def test_example_of_the_module_page():

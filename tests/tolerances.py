@@ -23,7 +23,9 @@ def allowed(dtype, x, w, bias=None, **parameters):
     if np.dtype(dtype).kind == "i":
         return 0
     value = abs(parameters.pop("value", 0))
-    magnitude = reference.conv3d(abs(x), abs(w), None if bias is None else abs(np.asarray(bias)), value=value, **parameters)
+    magnitude = reference.conv3d(
+        abs(x), abs(w), None if bias is None else abs(np.asarray(bias)), value=value, **parameters
+    )
     largest = float(magnitude.max()) if magnitude.size else 0.0
     bound = BOUND * float(np.finfo(COMPUTE[np.dtype(dtype)]).eps) * largest
     if np.dtype(dtype) == np.float16:  # the result is rounded once more
