@@ -161,7 +161,7 @@ def test_the_table_tells_shapes_and_axes(capsys):
     [
         MODULE,
         [ANISO, "-k", "gaussian:sigma=7mm", "--padding", "same"],
-        ["--input-shape", "1,64,2000,2000,2000", "--kernel-size", "31", "--stride", "4", "--dilation", "60,1,2"],
+        ["--input-shape", "1,8,2000,2000,2000", "--kernel-size", "31", "--stride", "4", "--dilation", "60,1,2"],
     ],
 )
 def test_the_table_fits_80_columns(capsys, monkeypatch, columns, arguments):

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from volconv.region import Index5
 
 
+#: More voxels than this have byte offsets that no 64-bit integer holds.
+MOST_VOXELS = 2**60
+
+
 def output_shape(
     input_shape: Sequence[int],
     weight_shape: Sequence[int],
@@ -92,7 +96,10 @@ def full_output_shape(input_shape: Index5, params: Conv3dParams) -> Index5:
             size, params.padding_low, params.padding_high, params.effective_kernel, params.stride, strict=True
         )
     ]
-    return n, params.out_channels, out[0], out[1], out[2]
+    shape = n, params.out_channels, out[0], out[1], out[2]
+    if math.prod(shape) > MOST_VOXELS:
+        raise ShapeError(f"output must have at most 2^60 voxels (got shape {shape})")
+    return shape
 
 
 def output_size(size: int, pads: int, effective_kernel: int, stride: int) -> int:

@@ -77,7 +77,7 @@ class PreparedDirect:
     """See :class:`volconv.engines.Prepared`."""
 
     def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        from volconv.engines.cpu.direct_kernels import RUN, compiled_correlate, compiled_split_phases
+        from volconv.engines.cpu.direct_kernels import DEPTH, RUN, compiled_correlate, compiled_split_phases
 
         self._params = params
         per_group = params.out_channels // params.groups
@@ -85,7 +85,7 @@ class PreparedDirect:
         self._bias = np.ascontiguousarray(bias).reshape(params.groups, per_group)
         self._phases, self._taps = _locate_taps(params)
         self._offsets: dict[tuple[int, ...], NDArray[np.int64]] = {}
-        self._work = (3, 4, RUN)
+        self._work = (3, DEPTH, RUN)
         self._kernel = compiled_correlate(weight.dtype)
         self._split = compiled_split_phases(weight.dtype) if params.stride != (1, 1, 1) else None
 

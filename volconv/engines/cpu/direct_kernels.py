@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 #: planes that they read share L1 (set by tests/benchmarks/algorithms.py).
 RUN = 1024
 ROWS = 600
+#: Planes of one channel that are summed at a time.
+DEPTH = 8
 
 #: Taps summed in plain order before the sum is added, with compensation, to the total. Equal products in sequence
 #: drift by up to a quarter of an epsilon each, so 63 keep the error under the bound of 16 epsilon.
@@ -265,15 +267,90 @@ def _add_four(
 
 
 @jit
-def _flush(acc: Any, total: Any, lost: Any, n: int) -> None:
-    """Move a partial sum into the total, keeping in ``lost`` what the addition rounds away (Knuth's TwoSum)."""
+def _add(data: Any, start: int, offsets: Any, first: int, last: int, weights: Any, t: Any, n: int, sums: Any) -> None:
+    """Add taps ``first`` to ``last`` to several rows of sums; row ``r`` takes the weights from ``t[r]`` on."""
+    r, rows = 0, sums.shape[0]
+    while rows - r >= 4:
+        t0, t1, t2, t3 = t[r], t[r + 1], t[r + 2], t[r + 3]
+        a0, a1, a2, a3 = sums[r], sums[r + 1], sums[r + 2], sums[r + 3]
+        _add_four(data, start, offsets, first, last, weights, t0, t1, t2, t3, n, a0, a1, a2, a3)
+        r += 4
+    if rows - r == 3:
+        a0, a1, a2 = sums[r], sums[r + 1], sums[r + 2]
+        _add_three(data, start, offsets, first, last, weights, t[r], t[r + 1], t[r + 2], n, a0, a1, a2)
+    elif rows - r == 2:
+        _add_two(data, start, offsets, first, last, weights, t[r], t[r + 1], n, sums[r], sums[r + 1])
+    elif rows - r == 1:
+        _add_one(data, start, offsets, first, last, weights, t[r], n, sums[r])
+
+
+@jit
+def _clear(work: Any, many: int, n: int, chained: bool) -> None:
+    """Start new sums."""
+    for k in range(3 if chained else 1):
+        for r in range(many):
+            for i in range(n):
+                work[k, r, i] = 0
+
+
+@jit
+def _flush(work: Any, r: int, n: int) -> None:
+    """Move a partial sum into its total, keeping in ``lost`` what the addition rounds away (Knuth's TwoSum)."""
+    partial, total, lost = work[0, r], work[1, r], work[2, r]
     for i in range(n):
-        s, y = total[i], acc[i]
+        s, y = total[i], partial[i]
         t = s + y
-        part = t - s
-        lost[i] += (s - (t - part)) + (y - part)
+        kept = t - s
+        lost[i] += (s - (t - kept)) + (y - kept)
         total[i] = t
-        acc[i] = 0
+        partial[i] = 0
+
+
+@jit
+def _sum_planes(
+    data: Any, start: int, plane: int, offsets: Any, layers: int, kd: int, weights: Any, many: int, n: int, work: Any
+) -> None:
+    """Form the sums of ``many`` neighbouring planes of one output channel.
+
+    Each input plane in turn serves the outputs whose kernels reach it: output r sees plane p with layer p - r.
+    """
+    size = offsets.size // layers
+    part, chain, chained = min(size, CHAIN), max(1, CHAIN // size), offsets.size > CHAIN
+    t = np.empty(many, np.int64)
+    _clear(work, many, n, chained)
+    for base in range(0, layers, kd):
+        layer = offsets[base * size : (base + 1) * size]
+        for p in range(kd + many - 1):
+            low, high = max(0, p - kd + 1), min(many, p + 1)
+            for r in range(low, high):
+                t[r] = (base + p - r) * size
+            for first in range(0, size, part):
+                last = min(first + part, size)
+                _add(data, start + p * plane, layer, first, last, weights, t[low:high], n, work[0, low:high])
+                if chained:
+                    for r in range(low, high):
+                        if last < size or (base + p - r + 1) % chain == 0 or base + p - r + 1 == layers:
+                            _flush(work, r, n)
+
+
+@jit
+def _sum_channels(data: Any, start: int, offsets: Any, layers: int, weights: Any, many: int, n: int, work: Any) -> None:
+    """Form the sums of ``many`` neighbouring output channels of one plane."""
+    count = offsets.size
+    size = count // layers
+    part, chain, chained = min(size, CHAIN), max(1, CHAIN // size), count > CHAIN
+    t = np.empty(many, np.int64)
+    _clear(work, many, n, chained)
+    for index in range(layers):
+        layer = offsets[index * size : (index + 1) * size]
+        for r in range(many):
+            t[r] = r * count + index * size
+        for first in range(0, size, part):
+            last = min(first + part, size)
+            _add(data, start, layer, first, last, weights, t, n, work[0, :many])
+            if chained and (last < size or (index + 1) % chain == 0 or index + 1 == layers):
+                for r in range(many):
+                    _flush(work, r, n)
 
 
 def correlate(
@@ -306,94 +383,48 @@ def correlate(
     bias : (C_out,) array
     out : (C_out, d, h, w) array
         Receives the result; any strides.
-    work : (3, 4, RUN) array
-        Sums, totals and their lost parts.
+    work : (3, DEPTH, RUN) array
+        Partial sums, totals and what those lost.
     """
     channels, depth, height, width = out.shape
     count = offsets.size
-    size = count // layers
-    acc, total, lost = work[0], work[1], work[2]
-    t = np.zeros(4, np.int64)
-    # Taps of a layer are summed in parts; or several layers make one chain. Which, depends on the kernel alone.
-    part = min(size, CHAIN)
-    chain = max(1, CHAIN // size)
-    chained = count > CHAIN
     if pitch <= RUN:
         rows, columns = min(height, max(1, ROWS // pitch)), width
     else:
         rows, columns = 1, min(width, RUN)
-    for z0 in range(0, depth, 4):
+    # Sums that are formed at a time share what they load: planes of one channel, or neighbouring channels.
+    deep = channels == 1 and adjacent > 1
+    planes, several = (min(DEPTH, depth), 1) if deep else (1, 4)
+    for z in range(0, depth, planes):
         for y in range(0, height, rows):
             h = min(rows, height - y)
             for x in range(0, width, columns):
                 w = min(columns, width - x)
                 n = (h - 1) * pitch + w
-                # Four sums at a time, which share what they load: neighbouring channels, or planes of one channel.
-                deep = channels == 1 and adjacent > 1
-                o, z = 0, z0
-                while o < channels and z < min(depth, z0 + 4):
-                    many = min(4, depth - z if deep else channels - o)
-                    start = z * plane + y * pitch + x
+                start = z * plane + y * pitch + x
+                for o in range(0, channels, several):
+                    if deep:
+                        many = min(planes, depth - z)
+                        _sum_planes(data, start, plane, offsets, layers, adjacent, weights, many, n, work)
+                    else:
+                        many = min(several, channels - o)
+                        _sum_channels(data, start, offsets, layers, weights[o * count :], many, n, work)
                     for r in range(many):
-                        for i in range(n):
-                            acc[r, i] = 0
-                        if chained:
-                            for i in range(n):
-                                total[r, i] = 0
-                                lost[r, i] = 0
-                    for base in range(0, layers, adjacent):
-                        # Along D, each input plane in turn serves the outputs whose kernels reach it.
-                        for p in range(adjacent + many - 1 if deep else adjacent):
-                            low = max(0, p - adjacent + 1) if deep else 0
-                            high = min(many, p + 1) if deep else many
-                            for r in range(low, high):
-                                t[r - low] = (base + p - r) * size if deep else (o + r) * count + (base + p) * size
-                            first = base * size
-                            for begin in range(0, size, part):
-                                end = min(begin + part, size)
-                                rows_used = high - low
-                                a0, at = acc[low], start + p * plane
-                                layer = offsets[first : first + size]
-                                if rows_used == 1:
-                                    _add_one(data, at, layer, begin, end, weights, t[0], n, a0)
-                                elif rows_used == 2:
-                                    _add_two(data, at, layer, begin, end, weights, t[0], t[1], n, a0, acc[low + 1])
-                                elif rows_used == 3:
-                                    a1, a2 = acc[low + 1], acc[low + 2]
-                                    _add_three(data, at, layer, begin, end, weights, t[0], t[1], t[2], n, a0, a1, a2)
-                                else:
-                                    a1, a2, a3 = acc[1], acc[2], acc[3]
-                                    _add_four(
-                                        data, at, layer, begin, end, weights, t[0], t[1], t[2], t[3], n, a0, a1, a2, a3
-                                    )
-                                if chained:
-                                    for r in range(low, high):
-                                        done = base + (p - r if deep else p) + 1
-                                        if end < size or done % chain == 0:
-                                            _flush(acc[r], total[r], lost[r], n)
-                    for r in range(many):
-                        if chained:
-                            _flush(acc[r], total[r], lost[r], n)
-                        b = bias[o] if deep else bias[o + r]
+                        c, d = (o, z + r) if deep else (o + r, z)
+                        total, lost, b = work[1, r], work[2, r], bias[c]
+                        if count <= CHAIN:
+                            total = work[0, r]
                         for row in range(h):
-                            target = out[o, z + r, y + row] if deep else out[o + r, z, y + row]
-                            if chained:
-                                sums = total[r, row * pitch :]
-                                rest = lost[r, row * pitch :]
+                            target, first = out[c, d, y + row], row * pitch
+                            sums, rest = total[first : first + w], lost[first : first + w]
+                            if count <= CHAIN:
+                                for i in range(w):
+                                    target[x + i] = sums[i] + b
+                            else:
                                 for i in range(w):
                                     s = sums[i]
                                     # Where the sum is not finite, neither is what was lost, and it must not count.
                                     target[x + i] = (s + rest[i] if s - s == 0 else s) + b
-                            else:
-                                sums = acc[r, row * pitch :]
-                                for i in range(w):
-                                    target[x + i] = sums[i] + b
-                    if deep:
-                        z += many
-                    else:
-                        o += many
-                        if o == channels and z + 1 < min(depth, z0 + 4):
-                            o, z = 0, z + 1
 
 
 @cache
