@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volconv.params import Triple
-
 #: Outputs in one row of sums at most, and at most where it spans several rows of the block: four rows of sums and the
 #: planes that they read share L1 (set by tests/benchmarks/algorithms.py).
 RUN = 1024
@@ -34,22 +32,6 @@ DEPTH = 8
 #: Taps summed in plain order before the sum is added, with compensation, to the total. Equal products in sequence
 #: drift by up to a quarter of an epsilon each, so 63 keep the error under the bound of 16 epsilon.
 CHAIN = 63
-
-
-def split_phases(block: NDArray[Any], stride: Triple, phases: NDArray[np.int64], out: NDArray[Any]) -> None:
-    """Deinterleave a strided block: ``out[c, p, z, y, x] = block[c, z*sd + pd, y*sh + ph, x*sw + pw]``.
-
-    Within one phase ``p`` a strided convolution has stride 1. Voxels past the block's end are left as they are.
-    """
-    sd, sh, sw = stride
-    channels, depth, height, width = block.shape
-    for c in range(channels):
-        for p in range(phases.shape[0]):
-            pd, ph, pw = phases[p]
-            for z in range((depth - pd + sd - 1) // sd):
-                for y in range((height - ph + sh - 1) // sh):
-                    for x in range((width - pw + sw - 1) // sw):
-                        out[c, p, z, y, x] = block[c, z * sd + pd, y * sh + ph, x * sw + pw]
 
 
 @jit
@@ -425,16 +407,6 @@ def correlate(
                                     s = sums[i]
                                     # Where the sum is not finite, neither is what was lost, and it must not count.
                                     target[x + i] = (s + rest[i] if s - s == 0 else s) + b
-
-
-@cache
-def compiled_split_phases(dtype: np.dtype[Any]) -> Callable[..., None]:
-    """:func:`split_phases` for blocks of this dtype."""
-    real, index = numba.from_dtype(dtype), numba.int64
-    return jit(
-        split_phases,
-        numba.void(real[:, :, :, ::1], numba.types.UniTuple(index, 3), index[:, ::1], real[:, :, :, :, ::1]),
-    )
 
 
 @cache

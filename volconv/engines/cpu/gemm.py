@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volconv.engines import Needs
+from volconv.engines.cpu.flat import FlatTaps
 from volconv.engines.cpu.workers import single_threaded_blas
 from volconv.shapes import multiply_adds, taps
 
@@ -30,6 +32,8 @@ COLUMNS = 512
 #: Taps in one product. Equal products in sequence drift by up to an eighth of an epsilon each, so 96 keep the error
 #: under the bound of 16 epsilon.
 CHAIN = 96
+#: Size of the panels of several products that are formed at a time: a share of L2.
+PANEL_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 19
 
 
@@ -55,12 +59,12 @@ class Gemm:
 
     def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:
         """Blocks aligned to panels: a product's bits depend on where in a panel an output lies."""
-        box = panel_box(output_shape)
+        box, pitch = panel_box(output_shape, params)
         rows = params.out_channels // params.groups
         return Needs(
             grid=box,
             block_bytes=BLOCK_BYTES,
-            workspace_bytes=(CHAIN + 3 * rows) * math.prod(box) * dtype.itemsize,
+            workspace_bytes=2 * PANEL_BYTES + 3 * rows * box[0] * box[1] * pitch * dtype.itemsize,
             prepared_bytes=params.out_channels * taps(params) * dtype.itemsize,
         )
 
@@ -68,71 +72,91 @@ class Gemm:
         self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any], output_shape: Index5
     ) -> PreparedGemm:
         """See :meth:`volconv.engines.Engine.prepare`."""
-        return PreparedGemm(params, weight, bias, panel_box(output_shape))
+        return PreparedGemm(params, weight, bias, output_shape)
 
     def session(self) -> AbstractContextManager[None]:
         """Threads are volconv's own; BLAS adds none."""
         return single_threaded_blas()
 
 
-def panel_box(output_shape: Index5) -> Triple:
-    """Box (D, H, W) of outputs in one panel: whole rows where they fit, about COLUMNS in all.
+def panel_box(output_shape: Index5, params: Conv3dParams) -> tuple[Triple, int]:
+    """Box (D, H, W) of outputs in one panel: whole rows where they fit; and the columns that one row takes.
 
-    >>> panel_box((20, 33, 8, 50, 99))
-    (1, 5, 99)
+    Rows lie as far apart as in a block of just this width, so that one copy takes several.
+
+    >>> from volconv.params import Conv3dParams
+    >>> panel_box((20, 33, 8, 50, 99), Conv3dParams.parse((33, 16, 3, 5, 2), stride=(2, 1, 1)))
+    ((1, 5, 99), 100)
     """
     depth, height, width = output_shape[2:]
     w = -(-width // -(-width // COLUMNS))
-    h = min(height, max(1, COLUMNS // w))
-    d = min(depth, max(1, COLUMNS // (w * h)))
-    return d, h, w
+    pitch = w + -(-params.effective_kernel[2] // params.stride[2]) - 1
+    h = min(height, max(1, COLUMNS // pitch))
+    d = min(depth, max(1, COLUMNS // (pitch * h)))
+    return (d, h, w), pitch
 
 
 class PreparedGemm:
     """See :class:`volconv.engines.Prepared`."""
 
-    def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any], box: Triple) -> None:
+    def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any], output_shape: Index5) -> None:
         from volconv.engines.cpu.gemm_kernels import compiled
 
-        self._params = params
-        self._box = box
-        rows = params.out_channels // params.groups
-        matrix = weight.reshape(params.groups, rows, taps(params))
-        self._chunks = [
-            (first, np.ascontiguousarray(matrix[:, :, first : first + CHAIN]))
-            for first in range(0, taps(params), CHAIN)
-        ]
-        self._bias = np.ascontiguousarray(bias).reshape(params.groups, rows)
+        self._box, pitch = panel_box(output_shape, params)
+        self._rows = params.out_channels // params.groups
+        count = taps(params)
+        parts = -(-count // CHAIN)
+        length = -(-count // parts)
+        # Taps are padded with zero weights to parts of one length; the panel has zeros there.
+        matrix = np.zeros((params.groups, self._rows, parts * length), weight.dtype)
+        matrix[:, :, :count] = weight.reshape(params.groups, self._rows, count)
+        self._matrix = np.ascontiguousarray(matrix.reshape(params.groups, self._rows, parts, length).swapaxes(1, 2))
+        columns = self._box[0] * self._box[1] * pitch
+        together = min(parts, max(1, PANEL_BYTES // (length * columns * weight.itemsize)))
+        self._batches = [(first, min(first + together, parts)) for first in range(0, parts, together)]
+        self._panel = together, length, *self._box[:2], pitch
+        self._bias = np.ascontiguousarray(bias).reshape(params.groups, self._rows)
+        self._flat = FlatTaps(params, weight.dtype)
+        self._buffers = threading.local()  # kept from block to block: fresh memory costs more than filling it
         self._kernels = compiled(weight.dtype)
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
-        params, box = self._params, self._box
-        rows = params.out_channels // params.groups
-        channels = params.in_channels // params.groups
-        columns = math.prod(box)
-        # Zeros, not whatever memory holds: columns past the block's end are multiplied too.
-        panel = np.zeros((min(CHAIN, taps(params)), *box), block.dtype)
-        total, part, lost = np.zeros((3, rows, columns), block.dtype)
-        for group in range(block.shape[0] // channels):
-            source = block[group * channels : (group + 1) * channels]
-            target = out[group * rows : (group + 1) * rows]
-            for origin in _corners(out.shape[1:], box):
-                size = tuple(min(b, n - o) for b, n, o in zip(box, out.shape[1:], origin, strict=True))
-                lost[...] = 0
-                for first, matrix in self._chunks:
-                    unfolded = panel[: matrix.shape[2]]
-                    self._kernels.gather(
-                        source, params.kernel_size, params.stride, params.dilation, first, origin, size, unfolded
-                    )
-                    product = total if first == 0 else part
-                    np.matmul(matrix[first_group + group], unfolded.reshape(-1, columns), out=product)
-                    if first:
-                        self._kernels.add(total, part, lost)
-                shape = (rows, *box)
-                self._kernels.store(
-                    total.reshape(shape), lost.reshape(shape), self._bias[first_group + group], origin, size, target
+        rows, kernels = self._rows, self._kernels
+        together, length, *box = self._panel
+        if not hasattr(self._buffers, "panel"):
+            # Zeros, not whatever memory holds: columns of no output are multiplied too.
+            self._buffers.panel = np.zeros(self._panel, block.dtype)
+            self._buffers.products = np.zeros((together, rows, math.prod(box)), block.dtype)
+            self._buffers.sums = np.zeros((2, rows, *box), block.dtype)
+        panel, products = self._buffers.panel, self._buffers.products
+        total, lost = self._buffers.sums
+        flat_total, flat_lost = total.reshape(rows, -1), lost.reshape(rows, -1)
+        for i, (data, pitch, plane, offsets) in enumerate(self._flat.groups(block)):
+            group, target = first_group + i, out[i * rows : (i + 1) * rows]
+            steps = [
+                (
+                    offsets[first * length : last * length],
+                    panel[: last - first].reshape(-1, *box),
+                    self._matrix[group, first:last],
+                    panel[: last - first].reshape(last - first, length, -1),
+                    products[: last - first],
                 )
+                for first, last in self._batches
+            ]
+            for z, y, x in _corners(out.shape[1:], self._box):
+                size = (
+                    min(self._box[0], out.shape[1] - z),
+                    min(self._box[1], out.shape[2] - y),
+                    min(self._box[2], out.shape[3] - x),
+                )
+                start = z * plane + y * pitch + x
+                total[...] = lost[...] = 0
+                for where, unfolded, matrix, columns, product in steps:
+                    kernels.gather(data, start, pitch, plane, where, size, unfolded)
+                    np.matmul(matrix, columns, out=product)
+                    kernels.add(product, flat_total, flat_lost)
+                kernels.store(total, lost, self._bias[group], (z, y, x), size, target)
 
 
 def _corners(shape: tuple[int, ...], box: Triple) -> list[tuple[int, int, int]]:

@@ -19,57 +19,64 @@ if TYPE_CHECKING:
 
 
 def gather(
-    block: NDArray[Any],
-    kernel: Triple,
-    stride: Triple,
-    dilation: Triple,
-    first: int,
-    origin: Triple,
+    data: NDArray[Any],
+    start: int,
+    pitch: int,
+    plane: int,
+    offsets: NDArray[np.int64],
     size: Triple,
     panel: NDArray[Any],
 ) -> None:
-    """Unfold a box of outputs (im2col): one row of ``panel`` for each tap from ``first`` on, one column an output."""
-    kd, kh, kw = kernel
-    sd, sh, sw = stride
-    dd, dh, dw = dilation
-    z0, y0, x0 = origin
+    """Unfold a box of outputs (im2col): one row of ``panel`` for each tap, one column for each output.
+
+    Parameters
+    ----------
+    data : (size,) array
+        The block (or its phases), flat.
+    start : int
+        Where in ``data`` the first output of the box lies.
+    pitch, plane : int
+        Distance in ``data`` between neighbouring outputs along H and along D.
+    offsets : (T,) array
+        Where each tap lies, from there.
+    size : tuple of 3 ints
+        Outputs (d, h, w) of the box that are there.
+    panel : (T, D, H, P) array
+        Receives them, and zeros where it has more rows than there are taps. Where ``P == pitch`` several rows are
+        copied in one run, with what lies between them.
+    """
     depth, height, width = size
-    for row in range(panel.shape[0]):
-        tap = first + row
-        k = tap % kw
-        tap //= kw
-        j = tap % kh
-        tap //= kh
-        i = tap % kd
-        c = tap // kd
+    if panel.shape[3] == pitch:
+        height, width = 1, (height - 1) * pitch + width
+    for t in range(offsets.size):
         for z in range(depth):
+            target = panel[t, z].reshape(-1)
             for y in range(height):
-                source = block[c, (z0 + z) * sd + i * dd, (y0 + y) * sh + j * dh]
-                target = panel[row, z, y]
-                start = x0 * sw + k * dw
-                if sw == 1:
-                    for x in range(width):
-                        target[x] = source[start + x]
-                else:
-                    for x in range(width):
-                        target[x] = source[start + x * sw]
+                source = data[start + offsets[t] + z * plane + y * pitch :]
+                row = target[y * panel.shape[3] :]
+                for x in range(width):
+                    row[x] = source[x]
+    for t in range(offsets.size, panel.shape[0]):
+        panel[t] = 0
 
 
-def add(total: NDArray[Any], part: NDArray[Any], lost: NDArray[Any]) -> None:
-    """Add a partial product, keeping in ``lost`` what the addition rounds away (Knuth's TwoSum)."""
-    for r in range(total.shape[0]):
-        for i in range(total.shape[1]):
-            s, y = total[r, i], part[r, i]
-            t = s + y
-            kept = t - s
-            lost[r, i] += (s - (t - kept)) + (y - kept)
-            total[r, i] = t
+def add(products: NDArray[Any], total: NDArray[Any], lost: NDArray[Any]) -> None:
+    """Add (P, C_out, columns) products, keeping in ``lost`` what the additions round away (Knuth's TwoSum)."""
+    for p in range(products.shape[0]):
+        for r in range(total.shape[0]):
+            part, sums, rest = products[p, r], total[r], lost[r]
+            for i in range(sums.size):
+                s, y = sums[i], part[i]
+                t = s + y
+                kept = t - s
+                rest[i] += (s - (t - kept)) + (y - kept)
+                sums[i] = t
 
 
 def store(
     total: NDArray[Any], lost: NDArray[Any], bias: NDArray[Any], origin: Triple, size: Triple, out: NDArray[Any]
 ) -> None:
-    """Write a finished panel, (C_out, d, h, w), into its place in ``out``."""
+    """Write a finished panel, (C_out, D, H, P), into its place in ``out``."""
     z0, y0, x0 = origin
     depth, height, width = size
     for o in range(total.shape[0]):
@@ -99,7 +106,7 @@ def compiled(dtype: np.dtype[Any]) -> Compiled:
     real, index = numba.from_dtype(dtype), numba.int64
     triple, four, two = numba.types.UniTuple(index, 3), real[:, :, :, ::1], real[:, ::1]
     return Compiled(
-        jit(gather, numba.void(four, triple, triple, triple, index, triple, triple, four)),
-        jit(add, numba.void(two, two, two)),
+        jit(gather, numba.void(real[::1], index, index, index, index[::1], triple, four)),
+        jit(add, numba.void(real[:, :, ::1], two, two)),
         jit(store, numba.void(four, four, real[::1], triple, triple, real[:, :, :, :])),
     )
