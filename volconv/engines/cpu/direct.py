@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import Needs
-from volconv.engines.cpu.flat import FlatTaps
+from volconv.engines.cpu.flat import FlatTaps, flat_output
 from volconv.shapes import multiply_adds, taps
 
 if TYPE_CHECKING:
@@ -95,5 +95,5 @@ class PreparedDirect:
         rows = self._bias.shape[1]
         for i, (data, pitch, plane, offsets) in enumerate(self._flat.groups(block)):
             weight, bias = self._weight[first_group + i], self._bias[first_group + i]
-            target = out[i * rows : (i + 1) * rows]
-            self._kernel(data, pitch, plane, offsets, *self._layers, weight, bias, target, work)
+            with flat_output(out[i * rows : (i + 1) * rows]) as (flat, shape, strides):
+                self._kernel(data, pitch, plane, offsets, *self._layers, weight, bias, flat, shape, strides, work)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.params import Triple
+
 #: Outputs in one row of sums at most, and at most where it spans several rows of the block: four rows of sums and the
 #: planes that they read share L1 (set by tests/benchmarks/algorithms.py).
 RUN = 1024
@@ -345,6 +347,8 @@ def correlate(
     weights: NDArray[Any],
     bias: NDArray[Any],
     out: NDArray[Any],
+    shape: tuple[int, int, int, int],
+    strides: Triple,
     work: NDArray[Any],
 ) -> None:
     """Correlate one block with the weights of one group.
@@ -363,12 +367,16 @@ def correlate(
         So many layers in sequence lie one ``plane`` after the other, with equal offsets within it: kD, or 1.
     weights : (C_out*T,) array
     bias : (C_out,) array
-    out : (C_out, d, h, w) array
-        Receives the result; any strides.
+    out : (size,) array
+        Receives the result.
+    shape : tuple of 4 ints
+        (C_out, d, h, w) of the result.
+    strides : tuple of 3 ints
+        Distance in ``out`` between neighbours along C_out, D and H; along W they lie side by side.
     work : (3, DEPTH, RUN) array
         Partial sums, totals and what those lost.
     """
-    channels, depth, height, width = out.shape
+    channels, depth, height, width = shape
     count = offsets.size
     if pitch <= RUN:
         rows, columns = min(height, max(1, ROWS // pitch)), width
@@ -378,15 +386,16 @@ def correlate(
     deep = channels == 1 and adjacent > 1
     planes, several = (min(DEPTH, depth), 1) if deep else (1, 4)
     for z in range(0, depth, planes):
+        together = min(planes, depth - z)
         for y in range(0, height, rows):
             h = min(rows, height - y)
             for x in range(0, width, columns):
                 w = min(columns, width - x)
-                n = (h - 1) * pitch + w
                 start = z * plane + y * pitch + x
+                n = (h - 1) * pitch + w
                 for o in range(0, channels, several):
                     if deep:
-                        many = min(planes, depth - z)
+                        many = together
                         _sum_planes(data, start, plane, offsets, layers, adjacent, weights, many, n, work)
                     else:
                         many = min(several, channels - o)
@@ -397,21 +406,25 @@ def correlate(
                         if count <= CHAIN:
                             total = work[0, r]
                         for row in range(h):
-                            target, first = out[c, d, y + row], row * pitch
+                            target = out[c * strides[0] + d * strides[1] + (y + row) * strides[2] + x :]
+                            first = row * pitch
                             sums, rest = total[first : first + w], lost[first : first + w]
                             if count <= CHAIN:
                                 for i in range(w):
-                                    target[x + i] = sums[i] + b
+                                    target[i] = sums[i] + b
                             else:
                                 for i in range(w):
                                     s = sums[i]
                                     # Where the sum is not finite, neither is what was lost, and it must not count.
-                                    target[x + i] = (s + rest[i] if s - s == 0 else s) + b
+                                    target[i] = (s + rest[i] if s - s == 0 else s) + b
 
 
 @cache
 def compiled_correlate(dtype: np.dtype[Any]) -> Callable[..., None]:
     """:func:`correlate` for blocks of this dtype."""
     real, index = numba.from_dtype(dtype), numba.int64
-    row, out = real[::1], real[:, :, :, :]
-    return jit(correlate, numba.void(row, index, index, index[::1], index, index, row, row, out, real[:, :, ::1]))
+    row, shape, strides = real[::1], numba.types.UniTuple(index, 4), numba.types.UniTuple(index, 3)
+    return jit(
+        correlate,
+        numba.void(row, index, index, index[::1], index, index, row, row, row, shape, strides, real[:, :, ::1]),
+    )

@@ -7,9 +7,11 @@ A strided block is first split into its phases: within one phase a strided convo
 from __future__ import annotations
 
 import itertools
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,6 +58,22 @@ class FlatTaps:
             offsets = self._offsets[phases.shape[2:]] = self._taps @ np.array([plane * depth, plane, width, 1])
         for first in range(0, block.shape[0], self._channels):
             yield phases[first : first + self._channels].reshape(-1), width, plane, offsets
+
+
+@contextmanager
+def flat_output(out: NDArray[Any]) -> Iterator[tuple[NDArray[Any], tuple[int, ...], tuple[int, ...]]]:
+    """A (C, D, H, W) array as one row of memory to write to: that row, the shape, and the strides along C, D, H.
+
+    Compiled loops are several times faster on rows that are known to be side by side. Where those of ``out`` are not,
+    the row is a copy that is stored on leaving.
+    """
+    ordered = out.strides[3] == out.itemsize and all(s >= 0 and s % out.itemsize == 0 for s in out.strides)
+    target = out if ordered else np.empty(out.shape, out.dtype)
+    strides = tuple(s // out.itemsize for s in target.strides)
+    size = 1 + sum((n - 1) * s for n, s in zip(target.shape, strides, strict=True)) if target.size else 0
+    yield as_strided(target, (size,), (target.itemsize,)), target.shape, strides[:3]
+    if target is not out:
+        out[...] = target
 
 
 def _locate_taps(params: Conv3dParams) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import Needs
-from volconv.engines.cpu.flat import FlatTaps
+from volconv.engines.cpu.flat import FlatTaps, flat_output
 from volconv.engines.cpu.workers import single_threaded_blas
 from volconv.shapes import multiply_adds, taps
 
@@ -144,19 +144,20 @@ class PreparedGemm:
                 )
                 for first, last in self._batches
             ]
-            for z, y, x in _corners(out.shape[1:], self._box):
-                size = (
-                    min(self._box[0], out.shape[1] - z),
-                    min(self._box[1], out.shape[2] - y),
-                    min(self._box[2], out.shape[3] - x),
-                )
-                start = z * plane + y * pitch + x
-                total[...] = lost[...] = 0
-                for where, unfolded, matrix, columns, product in steps:
-                    kernels.gather(data, start, pitch, plane, where, size, unfolded)
-                    np.matmul(matrix, columns, out=product)
-                    kernels.add(product, flat_total, flat_lost)
-                kernels.store(total, lost, self._bias[group], (z, y, x), size, target)
+            with flat_output(target) as (flat, shape, strides):
+                for z, y, x in _corners(shape[1:], self._box):
+                    size = (
+                        min(self._box[0], shape[1] - z),
+                        min(self._box[1], shape[2] - y),
+                        min(self._box[2], shape[3] - x),
+                    )
+                    start = z * plane + y * pitch + x
+                    total[...] = lost[...] = 0
+                    for where, unfolded, matrix, columns, product in steps:
+                        kernels.gather(data, start, pitch, plane, where, size, unfolded)
+                        np.matmul(matrix, columns, out=product)
+                        kernels.add(product, flat_total, flat_lost)
+                    kernels.store(total, lost, self._bias[group], (z, y, x), size, flat, strides)
 
 
 def _corners(shape: tuple[int, ...], box: Triple) -> list[tuple[int, int, int]]:

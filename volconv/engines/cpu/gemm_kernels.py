@@ -74,9 +74,15 @@ def add(products: NDArray[Any], total: NDArray[Any], lost: NDArray[Any]) -> None
 
 
 def store(
-    total: NDArray[Any], lost: NDArray[Any], bias: NDArray[Any], origin: Triple, size: Triple, out: NDArray[Any]
+    total: NDArray[Any],
+    lost: NDArray[Any],
+    bias: NDArray[Any],
+    origin: Triple,
+    size: Triple,
+    out: NDArray[Any],
+    strides: Triple,
 ) -> None:
-    """Write a finished panel, (C_out, D, H, P), into its place in ``out``."""
+    """Write a finished panel, (C_out, D, H, P), into its place in ``out``: flat, strides along C_out, D, H."""
     z0, y0, x0 = origin
     depth, height, width = size
     for o in range(total.shape[0]):
@@ -85,11 +91,11 @@ def store(
             for y in range(height):
                 sums = total[o, z, y]
                 rest = lost[o, z, y]
-                target = out[o, z0 + z, y0 + y]
+                target = out[o * strides[0] + (z0 + z) * strides[1] + (y0 + y) * strides[2] + x0 :]
                 for x in range(width):
                     s = sums[x]
                     # Where the sum is not finite, neither is what was lost, and it must not count.
-                    target[x0 + x] = (s + rest[x] if s - s == 0 else s) + b
+                    target[x] = (s + rest[x] if s - s == 0 else s) + b
 
 
 class Compiled(NamedTuple):
@@ -108,5 +114,5 @@ def compiled(dtype: np.dtype[Any]) -> Compiled:
     return Compiled(
         jit(gather, numba.void(real[::1], index, index, index, index[::1], triple, four)),
         jit(add, numba.void(real[:, :, ::1], two, two)),
-        jit(store, numba.void(four, four, real[::1], triple, triple, real[:, :, :, :])),
+        jit(store, numba.void(four, four, real[::1], triple, triple, real[::1], triple)),
     )
