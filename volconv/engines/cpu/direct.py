@@ -26,8 +26,9 @@ SECONDS_IN_FOURS = 1 / 24e9
 #: Seconds to read one float32 voxel into a block, and to store one (set by tests/benchmarks/algorithms.py).
 SECONDS_PER_VOXEL = 0.4e-9
 
-#: Half of a common L2 cache, so that block and results fit.
-BLOCK_BYTES = 1 << 19
+#: A core's share of a common L3 cache: the loops stream through a block plane by plane, and fewer, larger items cost
+#: less Python and less halo (set by tests/benchmarks/algorithms.py --blocks).
+BLOCK_BYTES = 1 << 21
 
 
 class Direct:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: Outputs in one row of sums at most, and at most where it spans several rows of the block: four rows of sums and the
 #: planes that they read share L1 (set by tests/benchmarks/algorithms.py).
 RUN = 1024
-ROWS = 600
+ROWS = 1000
 #: Planes of one channel that are summed at a time.
 DEPTH = 8
 
@@ -152,6 +152,73 @@ def _add_three(
 ) -> None:
     """Add taps to three rows of sums: each voxel is loaded once for three multiply-adds."""
     t = first
+    while last - t >= 9:
+        b0 = data[start + offsets[t] :]
+        b1 = data[start + offsets[t + 1] :]
+        b2 = data[start + offsets[t + 2] :]
+        b3 = data[start + offsets[t + 3] :]
+        b4 = data[start + offsets[t + 4] :]
+        b5 = data[start + offsets[t + 5] :]
+        b6 = data[start + offsets[t + 6] :]
+        b7 = data[start + offsets[t + 7] :]
+        b8 = data[start + offsets[t + 8] :]
+        w00, w01, w02, w03, w04 = (
+            weights[t0 + t],
+            weights[t0 + t + 1],
+            weights[t0 + t + 2],
+            weights[t0 + t + 3],
+            weights[t0 + t + 4],
+        )
+        w05, w06, w07, w08 = weights[t0 + t + 5], weights[t0 + t + 6], weights[t0 + t + 7], weights[t0 + t + 8]
+        w10, w11, w12, w13, w14 = (
+            weights[t1 + t],
+            weights[t1 + t + 1],
+            weights[t1 + t + 2],
+            weights[t1 + t + 3],
+            weights[t1 + t + 4],
+        )
+        w15, w16, w17, w18 = weights[t1 + t + 5], weights[t1 + t + 6], weights[t1 + t + 7], weights[t1 + t + 8]
+        w20, w21, w22, w23, w24 = (
+            weights[t2 + t],
+            weights[t2 + t + 1],
+            weights[t2 + t + 2],
+            weights[t2 + t + 3],
+            weights[t2 + t + 4],
+        )
+        w25, w26, w27, w28 = weights[t2 + t + 5], weights[t2 + t + 6], weights[t2 + t + 7], weights[t2 + t + 8]
+        for i in range(n):
+            v0, v1, v2, v3, v4 = b0[i], b1[i], b2[i], b3[i], b4[i]
+            v5, v6, v7, v8 = b5[i], b6[i], b7[i], b8[i]
+            s0, s1, s2 = a0[i], a1[i], a2[i]
+            s0 += w00 * v0
+            s1 += w10 * v0
+            s2 += w20 * v0
+            s0 += w01 * v1
+            s1 += w11 * v1
+            s2 += w21 * v1
+            s0 += w02 * v2
+            s1 += w12 * v2
+            s2 += w22 * v2
+            s0 += w03 * v3
+            s1 += w13 * v3
+            s2 += w23 * v3
+            s0 += w04 * v4
+            s1 += w14 * v4
+            s2 += w24 * v4
+            s0 += w05 * v5
+            s1 += w15 * v5
+            s2 += w25 * v5
+            s0 += w06 * v6
+            s1 += w16 * v6
+            s2 += w26 * v6
+            s0 += w07 * v7
+            s1 += w17 * v7
+            s2 += w27 * v7
+            s0 += w08 * v8
+            s1 += w18 * v8
+            s2 += w28 * v8
+            a0[i], a1[i], a2[i] = s0, s1, s2
+        t += 9
     while last - t >= 3:
         b0 = data[start + offsets[t] :]
         b1 = data[start + offsets[t + 1] :]

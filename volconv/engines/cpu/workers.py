@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from volconv.errors import ParameterError
@@ -35,7 +37,8 @@ def thread_count(threads: int | None) -> int:
 class Workers:
     """A pool for the length of one run.
 
-    Threads draw items from one iterator, so a slow one holds up nobody; the first exception ends the run.
+    Each thread begins with a stretch of neighbouring items of its own, so that two seldom touch the same memory (fresh
+    memory above all: both would clear the same page), and then helps the others. The first exception ends the run.
     """
 
     def __init__(self, threads: int) -> None:
@@ -44,10 +47,10 @@ class Workers:
 
     def run(self, work: Callable[[Iterator[Item]], None], items: Iterable[Item]) -> None:
         """Call ``work(items)`` in every thread, the caller's included; between them they see each item once."""
-        shared = _SharedIterator(items)
-        others = [self._pool.submit(shared.drain, work) for _ in range(self.threads - 1)] if self._pool else []
+        shares = _Shares(list(items), self.threads)
+        others = [self._pool.submit(shares.drain, k, work) for k in range(1, self.threads)] if self._pool else []
         try:
-            shared.drain(work)
+            shares.drain(0, work)
         finally:
             errors = [future.exception() for future in others]
         for error in errors:
@@ -62,27 +65,30 @@ class Workers:
             self._pool.shutdown()
 
 
-class _SharedIterator:
-    def __init__(self, items: Iterable[Any]) -> None:
-        self._items = iter(items)
-        self._lock = threading.Lock()
+class _Shares:
+    """Items split into stretches, one for each thread; ``deque`` operations need no lock."""
+
+    def __init__(self, items: list[Any], threads: int) -> None:
+        bounds = [len(items) * k // threads for k in range(threads + 1)]
+        self._stretches = [deque(items[a:b]) for a, b in pairwise(bounds)]
         self._stopped = False
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        with self._lock:
-            if self._stopped:
-                raise StopIteration
-            return next(self._items)
-
-    def drain(self, work: Callable[[Iterator[Any]], None]) -> None:
+    def drain(self, thread: int, work: Callable[[Iterator[Any]], None]) -> None:
         try:
-            work(self)
+            work(self._items(thread))
         except BaseException:
             self._stopped = True
             raise
+
+    def _items(self, thread: int) -> Iterator[Any]:
+        own = self._stretches[thread]
+        while not self._stopped:
+            try:
+                yield own.popleft() if own else max(self._stretches, key=len).pop()
+            except IndexError:
+                # Another thread was faster; only when nothing is left anywhere is this one done.
+                if not any(self._stretches):
+                    return
 
 
 @cache
