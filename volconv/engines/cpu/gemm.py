@@ -152,12 +152,13 @@ class PreparedGemm:
                         min(self._box[2], shape[3] - x),
                     )
                     start = z * plane + y * pitch + x
-                    total[...] = lost[...] = 0
-                    for where, unfolded, matrix, columns, product in steps:
+                    for step, (where, unfolded, matrix, columns, product) in enumerate(steps, start=1):
                         kernels.gather(data, start, pitch, plane, where, size, unfolded)
                         np.matmul(matrix, columns, out=product)
-                        kernels.add(product, flat_total, flat_lost)
-                    kernels.store(total, lost, self._bias[group], (z, y, x), size, flat, strides)
+                        if step < len(steps):
+                            kernels.add(product, flat_total, flat_lost, step == 1)
+                    last, once = product.reshape(-1, rows, *box), len(steps) == 1
+                    kernels.store(last, total, lost, once, self._bias[group], (z, y, x), size, flat, strides)
 
 
 def _corners(shape: tuple[int, ...], box: Triple) -> list[tuple[int, int, int]]:

@@ -60,37 +60,67 @@ def gather(
         panel[t] = 0
 
 
-def add(products: NDArray[Any], total: NDArray[Any], lost: NDArray[Any]) -> None:
-    """Add (P, C_out, columns) products, keeping in ``lost`` what the additions round away (Knuth's TwoSum)."""
-    for p in range(products.shape[0]):
-        for r in range(total.shape[0]):
-            part, sums, rest = products[p, r], total[r], lost[r]
-            for i in range(sums.size):
-                s, y = sums[i], part[i]
-                t = s + y
-                kept = t - s
-                rest[i] += (s - (t - kept)) + (y - kept)
-                sums[i] = t
+@jit
+def _add_row(total: Any, lost: Any, part: Any, width: int) -> None:
+    """Add a row of products, keeping in ``lost`` what the additions round away (Knuth's TwoSum)."""
+    for x in range(width):
+        s, y = total[x], part[x]
+        t = s + y
+        kept = t - s
+        lost[x] += (s - (t - kept)) + (y - kept)
+        total[x] = t
+
+
+def add(products: NDArray[Any], total: NDArray[Any], lost: NDArray[Any], first: bool) -> None:
+    """Add (P, C_out, columns) products to (C_out, columns) totals, or begin those with them."""
+    for r in range(total.shape[0]):
+        if first:
+            total[r] = lost[r] = 0
+        for p in range(products.shape[0]):
+            _add_row(total[r], lost[r], products[p, r], total.shape[1])
 
 
 def store(
+    products: NDArray[Any],
     total: NDArray[Any],
     lost: NDArray[Any],
+    first: bool,
     bias: NDArray[Any],
     origin: Triple,
     size: Triple,
     out: NDArray[Any],
     strides: Triple,
 ) -> None:
-    """Write a finished panel, (C_out, D, H, P), into its place in ``out``: flat, strides along C_out, D, H."""
+    """Add the last products of a panel, and write it into its place.
+
+    Parameters
+    ----------
+    products : (P, C_out, D, H, columns) array
+    total, lost : (C_out, D, H, columns) arrays
+        Sums so far. Where these products are the ``first``, only one row of each is used, which stays in L1.
+    bias : (C_out,) array
+    origin, size : tuples of 3 ints
+        Of the panel's outputs, (D, H, W).
+    out : (size,) array
+    strides : tuple of 3 ints
+        Distance in ``out`` between neighbours along C_out, D and H; along W they lie side by side.
+    """
     z0, y0, x0 = origin
     depth, height, width = size
-    for o in range(total.shape[0]):
+    for o in range(bias.size):
         b = bias[o]
         for z in range(depth):
             for y in range(height):
-                sums = total[o, z, y]
-                rest = lost[o, z, y]
+                begin = 0
+                sums, rest = total[o, z, y], lost[o, z, y]
+                if first:
+                    begin = 1
+                    sums, rest, part = total[0, 0, 0], lost[0, 0, 0], products[0, o, z, y]
+                    for x in range(width):
+                        sums[x] = part[x]
+                        rest[x] = 0
+                for p in range(begin, products.shape[0]):
+                    _add_row(sums, rest, products[p, o, z, y], width)
                 target = out[o * strides[0] + (z0 + z) * strides[1] + (y0 + y) * strides[2] + x0 :]
                 for x in range(width):
                     s = sums[x]
@@ -110,9 +140,9 @@ class Compiled(NamedTuple):
 def compiled(dtype: np.dtype[Any]) -> Compiled:
     """Compile for blocks of this dtype."""
     real, index = numba.from_dtype(dtype), numba.int64
-    triple, four, two = numba.types.UniTuple(index, 3), real[:, :, :, ::1], real[:, ::1]
+    triple, five, four, two = numba.types.UniTuple(index, 3), real[:, :, :, :, ::1], real[:, :, :, ::1], real[:, ::1]
     return Compiled(
         jit(gather, numba.void(real[::1], index, index, index, index[::1], triple, four)),
-        jit(add, numba.void(real[:, :, ::1], two, two)),
-        jit(store, numba.void(four, four, real[::1], triple, triple, real[::1], triple)),
+        jit(add, numba.void(real[:, :, ::1], two, two, numba.boolean)),
+        jit(store, numba.void(five, four, four, numba.boolean, real[::1], triple, triple, real[::1], triple)),
     )
