@@ -688,3 +688,19 @@ def test_apply_as_a_function_does_the_same():
     assert (report.source, report.destination) == (str(ANISO), "function.nii")
     assert report.algorithm in report.candidates
     json.dumps(report.shape.as_dict())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "code"),
+    [
+        (("", "-k", "identity", "-o", "out.nii"), "input must have a name (got an empty one)", 3),
+        (("in.nii", "-k", "identity", "-o", ""), "output must have a name (got an empty one)", 1),
+        (("in.nii", "-k", "identity", "-o", "out.nii", "--padding", "100000"), "and its folder has room for", 1),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(tmp_path, monkeypatch, capsys, arguments, message, code):
+    monkeypatch.chdir(tmp_path)
+    make_nifti("in.nii", noise())
+    volconv("apply", *arguments, code=code)
+    assert message in capsys.readouterr().err
+    assert names(tmp_path) == ["in.nii"]

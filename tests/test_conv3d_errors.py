@@ -154,9 +154,18 @@ def test_gemm_with_integers():
     refuses(ParameterError, message, X.astype(INT), W.astype(INT), algorithm="gemm")
 
 
-@pytest.mark.parametrize("threads", [0, -3])
-def test_no_threads(threads):
-    refuses(ParameterError, rf"^threads must be at least 1 \(got {threads}\)$", threads=threads)
+@pytest.mark.parametrize("threads", [0, -3, True, 1.5, "2"])
+def test_threads_that_are_none(threads):
+    rule = "an integer of at least 1" if isinstance(threads, int) else "an integer"
+    refuses(ParameterError, rf"^threads must be {rule} \(got {threads!r}\)$", threads=threads)
+
+
+def test_a_stride_beyond_any_volume():
+    refuses(ParameterError, r"^stride must be at most 2147483647 \(got 99999999999999999999\)$", stride=10**20 - 1)
+
+
+def test_an_output_beyond_any_memory():
+    refuses(ShapeError, r"^output must have at most 2\^60 voxels \(got shape ", padding=10**9)
 
 
 # --- shapes

@@ -252,8 +252,11 @@ def test_a_layer_can_be_pickled():
         ((1, 1, 3), {"dtype": "float31"}, DtypeError, r"^dtype must be a NumPy dtype .* \(got 'float31'\)$"),
         ((3, 4, 3), {"groups": 2}, ShapeError, r"^groups must divide in_channels \(got groups=2, in_channels=3\)$"),
         ((4, 3, 3), {"groups": 2}, ShapeError, r"^groups must divide out_channels \(got groups=2, out_channels=3\)$"),
-        ((0, 1, 3), {}, ShapeError, r"got groups=1, in_channels=0"),
-        ((1, 0, 3), {}, ShapeError, "^weight must have no axis of size 0"),
+        ((0, 1, 3), {}, ParameterError, r"^in_channels must be an integer of at least 1 \(got 0\)$"),
+        ((1, 0, 3), {}, ParameterError, r"^out_channels must be an integer of at least 1 \(got 0\)$"),
+        ((1.5, 2, 3), {}, ParameterError, r"^in_channels must be an integer \(got 1.5\)$"),
+        ((1, "2", 3), {}, ParameterError, r"^out_channels must be an integer \(got '2'\)$"),
+        ((2, 2, 3), {"groups": -1}, ParameterError, r"^groups must be an integer of at least 1 \(got -1\)$"),
         ((1, 1, 0), {}, ParameterError, r"^kernel_size must be an integer of at least 1 \(got 0\)$"),
         ((1, 1, (3, 3)), {}, ParameterError, r"^kernel_size must be one integer or three \(D, H, W\)"),
         ((1, 1, 3.0), {}, ParameterError, r"^kernel_size must be an integer \(got 3.0\)$"),
@@ -275,5 +278,5 @@ def test_a_call_refuses_what_conv3d_refuses():
     layer = Conv3d(2, 4, 3)
     with pytest.raises(ShapeError, match=r"^input must have as many channels .* \(got in_channels=3"):
         layer(np.ones((3, 5, 5, 5)))
-    with pytest.raises(ParameterError, match=r"^threads must be at least 1 "):
+    with pytest.raises(ParameterError, match=r"^threads must be an integer of at least 1 "):
         layer(np.ones((2, 5, 5, 5)), threads=0)

@@ -16,7 +16,7 @@ from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
 from volconv.report import ApplyReport, shape_report
-from volconv.shapes import batched_shape
+from volconv.shapes import batched_shape, full_output_shape
 
 if TYPE_CHECKING:
     import os
@@ -211,17 +211,9 @@ def apply(
                 dtype=dtype,
                 compute_dtype=compute_dtype,
             )
-            plan = make_plan(
-                job.params,
-                volume.info.shape,
-                job.compute_dtype,
-                algorithm=algorithm,
-                threads=threads,
-                voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
-            )
             sink = create_volume(
                 destination,
-                shape=plan.output_shape,
+                shape=full_output_shape(volume.info.shape, job.params),
                 dtype=job.output_dtype,
                 geometry=job.output_geometry,
                 like=volume.info,
@@ -230,6 +222,14 @@ def apply(
                 note=f"volconv {__version__}: {kernel}",
             )
             with sink:
+                plan = make_plan(
+                    job.params,
+                    volume.info.shape,
+                    job.compute_dtype,
+                    algorithm=algorithm,
+                    threads=threads,
+                    voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
+                )
                 outcome = run(plan, volume, sink, job.weight, job.bias, progress)
             notes = (*volume.info.notes, *sink.info.notes)
     except MemoryError as error:

@@ -11,7 +11,7 @@ from volconv.dtypes import result_dtype
 from volconv.errors import DtypeError, ParameterError, ShapeError
 from volconv.functional import check_bias, conv3d
 from volconv.job import parse_dtype
-from volconv.params import Conv3dParams, parse_triple
+from volconv.params import Conv3dParams, parse_integer, parse_triple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -87,11 +87,12 @@ class Conv3d:
         kind = parse_dtype("dtype", np.float32 if dtype is None else dtype)
         if kind.name not in ("float16", "float32", "float64", "complex64", "complex128"):
             raise DtypeError(f"dtype must be a floating-point or complex one (got {kind})")
-        channels, count = int(in_channels), int(groups)
-        if channels < 1 or count < 1 or channels % count:
+        channels = parse_integer("in_channels", in_channels, at_least=1)
+        count = parse_integer("groups", groups, at_least=1)
+        if channels % count:
             raise ShapeError(f"groups must divide in_channels (got groups={count}, in_channels={channels})")
         size = parse_triple("kernel_size", kernel_size, at_least=1)
-        shape = (int(out_channels), channels // count, *size)
+        shape = (parse_integer("out_channels", out_channels, at_least=1), channels // count, *size)
         self._set_parameters(shape, stride, padding, dilation, groups, padding_mode)
 
         rng = np.random.default_rng(seed)

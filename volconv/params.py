@@ -21,6 +21,9 @@ PaddingMode = Literal["zeros", "reflect", "replicate", "circular", "symmetric"]
 PADDING_MODES: tuple[PaddingMode, ...] = get_args(PaddingMode)
 AXES = ("D", "H", "W")
 
+#: No volume is so large that more would be meant.
+LARGEST = 2**31 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class Conv3dParams:
@@ -89,7 +92,7 @@ class Conv3dParams:
             raise ShapeError(f"weight must have 5 axes (C_out, C_in/groups, kD, kH, kW) (got shape {shape})")
         if min(shape) < 1:
             raise ShapeError(f"weight must have no axis of size 0 (got shape {shape})")
-        group_count = _integer("groups", groups, at_least=1)
+        group_count = parse_integer("groups", groups, at_least=1)
         if shape[0] % group_count:
             raise ShapeError(f"groups must divide out_channels (got groups={group_count}, out_channels={shape[0]})")
         kernel_size = shape[2], shape[3], shape[4]
@@ -146,17 +149,26 @@ def parse_triple(name: str, value: Size3, *, at_least: int) -> Triple:
         return parse_triple(name, value.tolist(), at_least=at_least)
     else:
         values = [cast("SupportsIndex", value)] * 3
-    d, h, w = (_integer(name, v, at_least=at_least) for v in values)
+    d, h, w = (parse_integer(name, v, at_least=at_least) for v in values)
     return d, h, w
 
 
-def _integer(name: str, value: SupportsIndex, *, at_least: int) -> int:
+def parse_integer(name: str, value: SupportsIndex, *, at_least: int) -> int:
+    """One integer within bounds.
+
+    Raises
+    ------
+    ParameterError
+        Not an integer (booleans are none), below ``at_least``, or beyond 31 bits.
+    """
     try:
         number = operator.index(value)
     except TypeError:
         raise ParameterError(f"{name} must be an integer (got {value!r})") from None
     if isinstance(value, bool) or number < at_least:
         raise ParameterError(f"{name} must be an integer of at least {at_least} (got {value!r})")
+    if number > LARGEST:
+        raise ParameterError(f"{name} must be at most {LARGEST} (got {value!r})")
     return number
 
 

@@ -89,6 +89,8 @@ def full_output_shape(input_shape: Index5, params: Conv3dParams) -> Index5:
             f"input must have as many channels as the weights expect (got in_channels={channels}, weights for "
             f"{params.in_channels} = {per_group}*groups with groups={params.groups})"
         )
+    if n < 0:
+        raise ShapeError(f"input must have no negative number of volumes (got N={n})")
     _check_pads(tuple(size), params)
     out = [
         output_size(s, low + high, eff, stride)

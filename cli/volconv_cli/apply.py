@@ -87,7 +87,7 @@ def command(inputs: tuple[str, ...], output: str, overwrite: bool, quiet: bool, 
                 raise
             from volconv_cli.main import show_error
 
-            show_error(error, debug="--debug" in sys.argv)
+            show_error(error, debug=click.get_current_context().meta["debug"])
             codes.append(exits.code_of(error))
         else:
             if not quiet:

@@ -102,8 +102,14 @@ def conv_options(command: F) -> F:
 
 
 def debug_option(command: F) -> F:
-    """Give ``--debug``, which :func:`volconv_cli.main.main` looks for."""
-    return click.option("--debug", is_flag=True, expose_value=False, help="Show a traceback with an error.")(command)
+    """Give ``--debug``, kept in the context's ``meta`` for :func:`volconv_cli.main.show_error`."""
+
+    def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001  # click's signature
+        ctx.meta["debug"] = value
+
+    return click.option(
+        "--debug", is_flag=True, expose_value=False, callback=keep, help="Show a traceback with an error."
+    )(command)
 
 
 def load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001  # click's signature

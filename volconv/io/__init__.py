@@ -5,8 +5,10 @@ Importing this package loads no file format's library; each format is one module
 
 from __future__ import annotations
 
+import math
 import os
 import re
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -79,6 +81,8 @@ def open_volume(path: str | os.PathLike[str]) -> OpenVolume:
     ...     brain.info.shape, brain.info.geometry.spacing
     ((1, 1, 189, 233, 197), (1.0, 1.0, 1.0))
     """
+    if not os.fspath(path):
+        raise ReadError("input must have a name (got an empty one)")
     file, key = split_path(path)
     if file.is_dir() or (not file.exists() and _is_pattern(file)):
         from volconv.io.tiffslices import open_slices
@@ -136,12 +140,15 @@ def create_volume(
     WriteError
         The kind is unknown, cannot hold the dtype, or the file cannot be made.
     """
+    if not os.fspath(path):
+        raise WriteError("output must have a name (got an empty one)")
     file, key = split_path(path)
     kind = _kind(file)
     if kind is None:
         raise WriteError(f"{path}: the suffix names no known kind of volume (known: {_known()})")
     if geometry is None and like is not None:
         geometry = like.geometry
+    _check_room(file, math.prod(shape) * np.dtype(dtype).itemsize)
     module = import_module(f"{__name__}.{kind}")
     sink = module.create_file(
         file,
@@ -187,6 +194,13 @@ def stem_and_ext(path: str | os.PathLike[str]) -> tuple[str, str]:
             return name[: -len(suffix)], name[-len(suffix) :]
     plain = Path(name)
     return plain.stem, plain.suffix
+
+
+def _check_room(file: Path, size: int) -> None:
+    """Refuse at once what would fill the disk after hours; a missing folder is told of elsewhere."""
+    folder = file.resolve().parent
+    if folder.is_dir() and size > (free := shutil.disk_usage(folder).free):
+        raise WriteError(f"{file}: the output takes {size} bytes, and its folder has room for {free}")
 
 
 def _kind(file: Path) -> str | None:

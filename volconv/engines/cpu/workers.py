@@ -11,7 +11,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from volconv.errors import ParameterError
+from volconv.params import parse_integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,13 +25,11 @@ def thread_count(threads: int | None) -> int:
     Raises
     ------
     ParameterError
-        Fewer than one.
+        Not an integer of at least one.
     """
     if threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if threads < 1:
-        raise ParameterError(f"threads must be at least 1 (got {threads})")
-    return threads
+    return parse_integer("threads", threads, at_least=1)
 
 
 class Workers:
