@@ -10,10 +10,8 @@ from pathlib import Path
 readme = Path("README.md").read_text(encoding="utf-8")
 tour = readme.split("## A tour", 1)[1].split("## More", 1)[0]
 environment = os.environ | {"PATH": f"{Path('.venv/bin').resolve()}:{os.environ['PATH']}"}
-Path("out").mkdir(exist_ok=True)
 for subject in ("sub-01", "sub-02"):  # what 'Many files' finds in a reader's folder
     shutil.copy("tests/data/aniso_vox.nii.gz", f"{subject}.nii.gz")
-shutil.copy("sample_data/mni152_t1.nii.gz", "brain.nii.gz")
 
 for language, block in re.findall(r"^```(sh|python)\n(.*?)^```", tour, re.MULTILINE | re.DOTALL):
     print(f"\n$ {block.strip()}", flush=True)

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from volconv.region import Index5
 
 #: Seconds for one multiply-add in float32, one output channel a pass and four (set by tests/benchmarks/algorithms.py).
-SECONDS_ALONE = 1 / 17e9
-SECONDS_IN_FOURS = 1 / 24e9
+SECONDS_ALONE = 1 / 25e9
+SECONDS_IN_FOURS = 1 / 32e9
 #: Seconds to read one float32 voxel into a block, and to store one (set by tests/benchmarks/algorithms.py).
 SECONDS_PER_VOXEL = 0.4e-9
 
 #: A core's share of a common L3 cache: the loops stream through a block plane by plane, and fewer, larger items cost
-#: less Python and less halo (set by tests/benchmarks/algorithms.py --blocks).
+#: less Python and less halo (set by tests/benchmarks/algorithms.py).
 BLOCK_BYTES = 1 << 21
 
 

@@ -385,23 +385,17 @@ def _sum_planes(
 
 
 @jit
-def _sum_channels(data: Any, start: int, offsets: Any, layers: int, weights: Any, many: int, n: int, work: Any) -> None:
+def _sum_channels(data: Any, start: int, offsets: Any, weights: Any, many: int, n: int, work: Any) -> None:
     """Form the sums of ``many`` neighbouring output channels of one plane."""
     count = offsets.size
-    size = count // layers
-    part, chain, chained = min(size, CHAIN), max(1, CHAIN // size), count > CHAIN
-    t = np.empty(many, np.int64)
+    chained = count > CHAIN
+    t = np.arange(many) * count
     _clear(work, many, n, chained)
-    for index in range(layers):
-        layer = offsets[index * size : (index + 1) * size]
-        for r in range(many):
-            t[r] = r * count + index * size
-        for first in range(0, size, part):
-            last = min(first + part, size)
-            _add(data, start, layer, first, last, weights, t, n, work[0, :many])
-            if chained and (last < size or (index + 1) % chain == 0 or index + 1 == layers):
-                for r in range(many):
-                    _flush(work, r, n)
+    for first in range(0, count, CHAIN):
+        _add(data, start, offsets, first, min(first + CHAIN, count), weights, t, n, work[0, :many])
+        if chained:
+            for r in range(many):
+                _flush(work, r, n)
 
 
 def correlate(
@@ -466,7 +460,7 @@ def correlate(
                         _sum_planes(data, start, plane, offsets, layers, adjacent, weights, many, n, work)
                     else:
                         many = min(several, channels - o)
-                        _sum_channels(data, start, offsets, layers, weights[o * count :], many, n, work)
+                        _sum_channels(data, start, offsets, weights[o * count :], many, n, work)
                     for r in range(many):
                         c, d = (o, z + r) if deep else (o + r, z)
                         total, lost, b = work[1, r], work[2, r], bias[c]

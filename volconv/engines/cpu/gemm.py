@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 #: Seconds for one multiply-add in float32, for one element of a panel, and for each output of each partial product
 #: (set by tests/benchmarks/algorithms.py).
-SECONDS_PER_MAC = 1 / 45e9
-SECONDS_PER_ELEMENT = 0.25e-9
+SECONDS_PER_MAC = 1 / 38e9
+SECONDS_PER_ELEMENT = 0.12e-9
 SECONDS_PER_SUM = 0.4e-9
 
 #: Outputs in one panel: its products stay in L2 (set by tests/benchmarks/algorithms.py).
@@ -51,8 +51,8 @@ class Gemm:
         outputs = math.prod(output_shape)
         elements = outputs // params.out_channels * params.groups * taps(params)
         rows = params.out_channels // params.groups
-        # A product of few rows is bound by reading its panel: BLAS works on up to 8 rows at a time.
-        macs = multiply_adds(output_shape, params) * max(1.0, 8 / rows)
+        # BLAS works on four rows of weights at a time, and on fewer at the same price.
+        macs = multiply_adds(output_shape, params) * max(1.0, 4 / rows)
         sums = outputs * (1 + -(-taps(params) // CHAIN))
         seconds = macs * SECONDS_PER_MAC + elements * SECONDS_PER_ELEMENT + sums * SECONDS_PER_SUM
         return seconds * dtype.itemsize / 4
