@@ -209,7 +209,11 @@ def test_presets(capsys, preset):
         (["in.nii", "--kernel-size", "3,3"], 2, r"--kernel-size.*must be 1 or 3 integers"),
         (["in.nii", "--kernel-size", "0"], 2, r"kernel_size must be an integer of at least 1 \(got 0\)"),
         (["in.nii", "--kernel-size", "12"], 5, r"kernel must fit into the padded input \(got D=9"),
-        (["in.nii", "--kernel-size", "3", "--groups", "2"], 5, r"groups must divide in_channels \(got groups=2"),
+        (
+            ["in.nii", "--kernel-size", "3", "--groups", "2", "--out-channels", "2"],
+            5,
+            r"groups must divide in_channels \(got groups=2",
+        ),
         (["--input-shape", "9,0,9", "-k", "identity"], 5, r"no spatial axis of size 0 \(got H=0\)"),
         (["--input-shape", "9,9,9", "-k", "gaussian:sigma=1mm"], 2, r"--input-shape"),
         (["in.nii", "-k", "boxx"], 2, r"\(got 'boxx'\); did you mean box\?"),

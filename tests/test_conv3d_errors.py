@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -96,7 +97,7 @@ def test_padding_value_with_a_mode_that_has_none(mode):
         (X.astype(INT), np.nan, r"int64 can hold \(got nan\)"),
         (X.astype(INT), np.inf, r"int64 can hold \(got inf\)"),
         (X.astype(INT), 1j, r"int64 can hold \(got 1j\)"),
-        (X.astype(INT), 3 + 0j, r"int64 can hold \(got \(3\+0j\)\)"),
+        (X, 1e300, r"float32 can hold \(got 1e\+300\)"),
     ],
 )
 def test_padding_value_that_the_dtype_cannot_hold(x, value, shown):
@@ -287,3 +288,14 @@ def test_nothing_is_written_into_out_when_refused(error, options):
     out = np.full((1, 2, 3, 4, 5), 77, np.float32)
     refuses(error, "got", out=out, **options)
     assert (out == 77).all()
+
+
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_weights_that_overflow_the_compute_dtype(tmp_path, name):
+    weight, bias = np.ones((1, 1, 1, 1, 1)), np.ones(1)
+    {"weight": weight, "bias": bias}[name][...] = 1e300
+    volume = tmp_path / "in.nii"
+    nibabel.Nifti1Image(np.ones((3, 3, 3), np.float32), np.eye(4)).to_filename(volume)
+    with pytest.raises(DtypeError, match=rf"^{name} must hold values that float32 can hold \(got up to 1e\+300\)$"):
+        volconv.apply(volume, tmp_path / "out.nii", weight, bias=bias)
+    assert not (tmp_path / "out.nii").exists()

@@ -109,12 +109,31 @@ def test_error_bound_where_rounding_errors_add_up(algorithm, channels, weight):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(("channels", "kernel"), [(63, 1), (96, 1), (1000, 1), (1, 4), (1, 5), (1, 9), (40, 3)])
+def test_error_bound_where_one_voxel_swallows_the_others(algorithm, channels, kernel):
+    # Each addition loses half of what the first product leaves room for: the worst that plain summation can do.
+    x = np.ones((1, channels, kernel, kernel, kernel), np.float32)
+    x[0, 0, 0, 0, 0] = 2**24
+    w = np.ones((2, channels, kernel, kernel, kernel), np.float32)
+    got = volconv.conv3d(x, w, algorithm=algorithm)
+    assert_matches(got, reference.conv3d(x, w), allowed("float32", x, w))
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_padding_value_fills_what_is_outside(algorithm):
     rng = np.random.default_rng(0)
     x, w = values(rng, (1, 2, 4, 5, 6), "float32"), values(rng, (3, 2, 3, 3, 3), "float32")
     got = volconv.conv3d(x, w, padding=2, padding_value=-1000, algorithm=algorithm)
     expected = reference.conv3d(x, w, padding=(2, 2, 2), value=-1000)
     assert_matches(got, expected, allowed("float32", x, w, padding=(2, 2, 2), value=-1000))
+
+
+@pytest.mark.parametrize("value", [2 + 0j, np.complex64(2), np.float32(2), 2])
+@pytest.mark.parametrize("dtype", ["float32", "int16", "complex64"])
+def test_a_padding_value_may_be_any_number_that_is_real(value, dtype):
+    x, w = np.ones((1, 1, 3, 3, 3), dtype), np.ones((1, 1, 3, 3, 3), dtype)
+    got = volconv.conv3d(x, w, padding=1, padding_value=value)
+    assert (got == reference.conv3d(x, w, padding=(1, 1, 1), value=2)).all()
 
 
 def test_a_block_that_is_all_padding():

@@ -430,5 +430,5 @@ def test_slices_that_vanish(slices):
 def test_no_slices(tmp_path):
     with pytest.raises(ReadError, match=r"the folder holds no \.tif or \.tiff files"):
         open_volume(tmp_path)
-    with pytest.raises(ReadError, match=r"the pattern names no \.tif or \.tiff files"):
+    with pytest.raises(ReadError, match="no such files"):
         open_volume(tmp_path / "*.tif")

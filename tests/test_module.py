@@ -163,7 +163,6 @@ def test_from_arrays_takes_lists_and_integers():
         ((np.ones((3, 3, 3)),), {}, ShapeError, "weight must have 5 axes"),
         ((np.ones((1, 1, 3, 0, 3)),), {}, ShapeError, "weight must have no axis of size 0"),
         ((np.ones((2, 1, 1, 1, 1)), [1.0]), {}, ShapeError, r"bias must have shape \(2,\)"),
-        ((np.ones((1, 1, 1, 1, 1)), [1j]), {}, DtypeError, "bias must be of a dtype that float64 results can take"),
         ((np.ones((1, 1, 1, 1, 1), object),), {}, DtypeError, r"weight must hold numbers \(got dtype object\)"),
         ((np.full((1, 1, 1, 1, 1), "a"),), {}, DtypeError, "weight must hold numbers"),
         ((np.ones((2, 1, 1, 1, 1)),), {"groups": 3}, ShapeError, "groups must divide out_channels"),
@@ -248,7 +247,7 @@ def test_a_layer_can_be_pickled():
     [
         ((1, 1, 3), {"device": "cuda"}, ParameterError, r"^device must be 'cpu' \(got 'cuda'\)$"),
         ((1, 1, 3), {"dtype": int}, DtypeError, r"^dtype must be a floating-point or complex one \(got int64\)$"),
-        ((1, 1, 3), {"dtype": object}, DtypeError, r"^dtype must be a floating-point or complex one \(got object\)$"),
+        ((1, 1, 3), {"dtype": object}, DtypeError, "^dtype must be a NumPy dtype "),
         ((1, 1, 3), {"dtype": "float31"}, DtypeError, r"^dtype must be a NumPy dtype .* \(got 'float31'\)$"),
         ((3, 4, 3), {"groups": 2}, ShapeError, r"^groups must divide in_channels \(got groups=2, in_channels=3\)$"),
         ((4, 3, 3), {"groups": 2}, ShapeError, r"^groups must divide out_channels \(got groups=2, out_channels=3\)$"),

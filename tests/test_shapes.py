@@ -126,8 +126,7 @@ def test_counts():
             (3, 5, 5, 5),
             (2, 2, 3, 3, 3),
             {"groups": 2},
-            "input must have as many channels as the weights expect (got in_channels=3, weights for 4 = 2*groups with "
-            "groups=2)",
+            "groups must divide in_channels (got groups=2, in_channels=3)",
         ),
         ((0, 5, 5, 5), (2, 1, 3, 3, 3), {}, "(got in_channels=0, weights for 1 = 1*groups with groups=1)"),
         ((1, 5, 0, 5), (1, 1, 1, 1, 1), {"padding": 3}, "input must have no spatial axis of size 0 (got H=0)"),

@@ -98,7 +98,7 @@ def test_no_volumes_are_no_blocks():
 
 @settings(deadline=None)
 @given(convolutions(), st.sampled_from([2, 4, 8]), budgets, st.integers(1, 9))
-def test_an_items_box_fits_its_bytes_or_is_one_cell_of_the_grid(convolution, itemsize, block_bytes, threads):
+def test_an_items_box_lies_on_the_grid_and_groups_fit_its_bytes(convolution, itemsize, block_bytes, threads):
     params, shape, grid = convolution
     groups, box = item_shape(shape, params, grid, itemsize, block_bytes, threads)
     assert 1 <= groups <= params.groups
@@ -106,8 +106,29 @@ def test_an_items_box_fits_its_bytes_or_is_one_cell_of_the_grid(convolution, ite
         assert 1 <= edge <= size
         assert edge % cell == 0 or edge == size
     a_group = itemsize * params.in_channels // params.groups * math.prod(block_shape(box, params))
-    cell = tuple(min(c, s) for c, s in zip(grid, shape[2:], strict=True))
-    assert groups * a_group <= block_bytes or (groups == 1 and box == cell)
+    assert groups * a_group <= block_bytes or groups == 1
+
+
+@pytest.mark.parametrize("block_bytes", [1 << 19, 1 << 21])
+@pytest.mark.parametrize(
+    ("size", "channels", "kernel", "dilation"),
+    [
+        (256, 1, 3, 1),
+        (64, 32, 3, 1),
+        (128, 1, 31, 1),
+        (24, 64, 3, 12),
+        (40, 64, 3, 12),
+        (112, 1, 3, 40),
+        (100, 1, 3, 39),
+    ],
+)
+def test_no_voxel_is_read_over_and_over(size, channels, kernel, dilation, block_bytes):
+    params = Conv3dParams.parse((4, channels, kernel, kernel, kernel), dilation=dilation, padding="same")
+    shape = (1, 4, size, size, size)
+    _, box = item_shape(shape, params, (1, 1, 1), 4, block_bytes, 2)
+    items = math.prod(-(-s // b) for s, b in zip(shape[2:], box, strict=True))
+    read = items * math.prod(block_shape(box, params))
+    assert read <= 16 * math.prod(block_shape((size, size, size), params))
 
 
 @settings(deadline=None)

@@ -11,7 +11,7 @@ from volconv import __version__, dtypes
 from volconv.errors import DtypeError, OutOfMemoryError, ShapeError
 from volconv.io import create_volume, open_volume
 from volconv.io.array import ArraySink, ArraySource
-from volconv.job import resolve_job
+from volconv.job import check_bias, resolve_job
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
@@ -110,7 +110,9 @@ def conv3d(
     dtype = dtypes.result_dtype(volume.dtype, weights.dtype)
     compute_dtype = dtypes.compute_dtype(dtype)
     plan = make_plan(params, shape, compute_dtype, algorithm=algorithm, threads=threads)
-    biases = check_bias(bias, params, compute_dtype)
+    biases = check_bias(bias, params)
+    if biases is not None and not np.can_cast(biases.dtype, compute_dtype, "same_kind"):
+        raise DtypeError(f"bias must be of a dtype that {compute_dtype} results can take (got {biases.dtype})")
     dtypes.check_scalar("padding_value", params.padding_value, compute_dtype)
     if compute_dtype.kind == "i":
         dtypes.check_integer_sums(volume, weights, biases, int(params.padding_value.real))
@@ -134,9 +136,9 @@ def conv3d(
 def apply(
     source: str | os.PathLike[str],
     destination: str | os.PathLike[str],
-    kernel: str,
+    kernel: str | ArrayLike,
     *,
-    bias: str | None = None,
+    bias: str | ArrayLike | None = None,
     stride: Size3 = 1,
     padding: Padding = 0,
     dilation: Size3 = 1,
@@ -159,10 +161,11 @@ def apply(
         NIfTI, HDF5 (``file.h5:/path``) or TIFF; see :func:`volconv.open_volume`.
     destination : path
         Its suffix picks the format. It appears when it is complete.
-    kernel : str
-        ``"gaussian:sigma=1.5mm"``, ``"weights.npz:key"``, ...; see :func:`volconv.kernels.load_kernel`.
-    bias : str, optional
-        A number, or ``"FILE[:KEY]"``.
+    kernel : str or array
+        ``"gaussian:sigma=1.5mm"``, ``"weights.npz:key"``, ...; see :func:`volconv.kernels.load_kernel`. Or the weights:
+        3-D for each channel by itself, 4-D for one input channel, 5-D as in :func:`conv3d`.
+    bias : str or array, optional
+        A number in a string, ``"FILE[:KEY]"``, or a (C_out,) array.
     stride, padding, dilation, padding_mode, padding_value, algorithm, threads
         As in :func:`conv3d`.
     groups : int, optional
@@ -219,7 +222,7 @@ def apply(
                 like=volume.info,
                 scaling=job.output_scaling,
                 overwrite=overwrite,
-                note=f"volconv {__version__}: {kernel}",
+                note=f"volconv {__version__}: {kernel if isinstance(kernel, str) else 'weights from an array'}",
             )
             with sink:
                 plan = make_plan(
@@ -254,22 +257,3 @@ def apply(
         not_a_number=outcome.counts.not_a_number,
         notes=notes,
     )
-
-
-def check_bias(bias: ArrayLike | None, params: Conv3dParams, compute_dtype: np.dtype[Any]) -> NDArray[Any] | None:
-    """The bias as an array that fits the output channels and the compute dtype.
-
-    Raises
-    ------
-    ShapeError, DtypeError
-    """
-    if bias is None:
-        return None
-    values = np.asarray(bias)
-    if values.shape != (params.out_channels,):
-        raise ShapeError(
-            f"bias must have shape ({params.out_channels},), one value an output channel (got {values.shape})"
-        )
-    if not np.can_cast(values.dtype, compute_dtype, "same_kind"):
-        raise DtypeError(f"bias must be of a dtype that {compute_dtype} results can take (got {values.dtype})")
-    return values

@@ -9,14 +9,14 @@ import numpy as np
 
 from volconv import dtypes
 from volconv.epilogue import check_output_dtype
-from volconv.errors import DtypeError
+from volconv.errors import DtypeError, ShapeError
 from volconv.geometry import output_geometry
 from volconv.kernels import expand, load_bias, load_kernel
 from volconv.params import Conv3dParams
 from volconv.shapes import full_output_shape
 
 if TYPE_CHECKING:
-    from numpy.typing import DTypeLike, NDArray
+    from numpy.typing import ArrayLike, DTypeLike, NDArray
 
     from volconv.geometry import Geometry
     from volconv.io.volume import Scaling, VolumeInfo
@@ -49,10 +49,10 @@ class Job:
 
 def resolve_job(
     info: VolumeInfo,
-    kernel: str,
+    kernel: str | ArrayLike,
     *,
     source_name: str = "volume",
-    bias: str | None = None,
+    bias: str | ArrayLike | None = None,
     stride: Size3 = 1,
     padding: Padding = 0,
     dilation: Size3 = 1,
@@ -69,8 +69,8 @@ def resolve_job(
     ------
     ParameterError, ShapeError, DtypeError, ReadError
     """
-    loaded = load_kernel(kernel, info.geometry, source_name)
-    weight, group_count = expand(loaded.weight, info.shape[1], groups)
+    given = load_kernel(kernel, info.geometry, source_name).weight if isinstance(kernel, str) else np.asarray(kernel)
+    weight, group_count = expand(given, info.shape[1], groups)
     if flip_kernel:
         weight = weight[:, :, ::-1, ::-1, ::-1]
     params = Conv3dParams.parse(
@@ -83,7 +83,7 @@ def resolve_job(
         padding_value=padding_value,
     )
     full_output_shape(info.shape, params)
-    biases = load_bias(bias, params.out_channels) if bias is not None else loaded.bias
+    biases = load_bias(bias, params.out_channels) if isinstance(bias, str) else check_bias(bias, params)
 
     compute = _compute_dtype(info, weight, biases, compute_dtype)
     dtypes.check_scalar("padding_value", padding_value, compute)
@@ -109,9 +109,29 @@ def parse_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
         There is none of this name.
     """
     try:
-        return np.dtype(value)
+        dtype = np.dtype(value)
     except TypeError:
-        raise DtypeError(f"{name} must be a NumPy dtype such as uint8, int16 or float32 (got {value!r})") from None
+        dtype = np.dtype(object)
+    if dtype.kind not in "biufc":
+        raise DtypeError(f"{name} must be a NumPy dtype such as uint8, int16 or float32 (got {value!r})")
+    return dtype
+
+
+def check_bias(bias: ArrayLike | None, params: Conv3dParams) -> NDArray[Any] | None:
+    """The bias as an array with one value for each output channel.
+
+    Raises
+    ------
+    ShapeError
+    """
+    if bias is None:
+        return None
+    values = np.asarray(bias)
+    if values.shape != (params.out_channels,):
+        raise ShapeError(
+            f"bias must have shape ({params.out_channels},), one value an output channel (got {values.shape})"
+        )
+    return values
 
 
 def _compute_dtype(

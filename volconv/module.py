@@ -9,8 +9,8 @@ import numpy as np
 
 from volconv.dtypes import result_dtype
 from volconv.errors import DtypeError, ParameterError, ShapeError
-from volconv.functional import check_bias, conv3d
-from volconv.job import parse_dtype
+from volconv.functional import conv3d
+from volconv.job import check_bias, parse_dtype
 from volconv.params import Conv3dParams, parse_integer, parse_triple
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ class Conv3d:
         result_dtype(np.dtype(bool), values.dtype)  # refuses what holds no numbers
         layer._set_parameters(values.shape, stride, padding, dilation, groups, padding_mode)
         layer.weight = values
-        layer.bias = None if bias is None else np.array(check_bias(bias, layer.params, values.dtype))
+        biases = check_bias(bias, layer.params)
+        layer.bias = None if biases is None else biases.copy()
         return layer
 
     def _set_parameters(

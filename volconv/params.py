@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Complex, Real
 from typing import Literal, Self, SupportsIndex, cast, get_args
 
 from volconv.errors import ParameterError, ShapeError
@@ -106,6 +107,8 @@ class Conv3dParams:
                 f"padding_value needs padding_mode='zeros' "
                 f"(got padding_value={padding_value}, padding_mode={padding_mode!r})"
             )
+        if isinstance(padding_value, Complex) and not isinstance(padding_value, Real) and not padding_value.imag:
+            padding_value = padding_value.real
         return cls(
             in_channels=shape[1] * group_count,
             out_channels=shape[0],

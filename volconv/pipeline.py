@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import math
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from volconv.dtypes import convert
 from volconv.engines import get_engine
 from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_params, planar_weight
@@ -60,12 +63,20 @@ def run(
     weight : (C_out, C_in/groups, kD, kH, kW) array
     bias : (C_out,) array, optional
     progress : callable, optional
-        Called with (output voxels done, output voxels in all) after each block.
+        Called with (output voxels done, output voxels in all) after each work item, from any thread, one at a time.
     """
     outcome = Outcome()
+    total = math.prod(plan.output_shape)
+    done, lock = 0, threading.Lock()
+
+    def advance(voxels: int) -> None:
+        nonlocal done
+        with lock:
+            done += voxels
+            if progress is not None:
+                progress(done, total)
+
     convolution = _Convolution(plan, weight, bias, source, sink)
-    total = sum(int(np.prod(block.shape)) for block in plan.blocks)
-    done = 0
     with (
         convolution.engine.session(),
         Workers(plan.threads) as workers,
@@ -82,7 +93,7 @@ def run(
             started = perf_counter()
             view = sink.view(block)
             result = np.empty(block.shape, sink.info.dtype) if view is None else view
-            outcome.counts += convolution.compute(workers, block, piece, result)
+            outcome.counts += convolution.compute(workers, block, piece, result, advance if progress else None)
             outcome.compute_seconds += perf_counter() - started
             del piece
 
@@ -92,9 +103,6 @@ def run(
                     written.result()
                 written = writer.submit(sink.write, block, result)
                 outcome.write_seconds += perf_counter() - started
-            done += result.size
-            if progress is not None:
-                progress(done, total)
         if written is not None:
             started = perf_counter()
             written.result()
@@ -132,8 +140,8 @@ class _Convolution:
         self.sink = sink
         self.axes = padded_axes(plan.input_shape[2:], plan.params)
 
-        weight = weight.astype(plan.compute_dtype)
-        bias = (np.zeros(plan.params.out_channels) if bias is None else bias).astype(plan.compute_dtype)
+        weight = convert("weight", weight, plan.compute_dtype)
+        bias = convert("bias", np.zeros(plan.params.out_channels) if bias is None else bias, plan.compute_dtype)
         params, shape = plan.params, plan.output_shape
         scaling, fill = source.info.scaling, params.padding_value
         # What a block is made of: which part of a voxel, what pads it, how it is scaled.
@@ -142,7 +150,7 @@ class _Convolution:
         )
         if plan.is_complex:
             imaginary = None if scaling is None else scaling.without_intercept()
-            self._parts = ((np.real, np.real(fill), scaling), (np.imag, np.imag(fill), imaginary))
+            self._parts = ((np.real, np.real(fill), scaling), (_imaginary, np.imag(fill), imaginary))
             params, weight, bias = planar_params(params), planar_weight(weight), planar_bias(bias)
             shape = (shape[0], params.out_channels, *shape[2:])
         self._dtype = weight.dtype
@@ -170,19 +178,34 @@ class _Convolution:
             values[(slice(None), slice(None), *box)] = self.source.read(part)
         return _Stored(values, piece)
 
-    def compute(self, workers: Workers, block: Region, stored: _Stored, result: NDArray[Any]) -> Counts:
-        """Compute one I/O block on all threads."""
-        items = work_items(block, self.plan.params.groups, self.plan.item_groups, self.plan.item_box)
+    def compute(
+        self,
+        workers: Workers,
+        block: Region,
+        stored: _Stored,
+        result: NDArray[Any],
+        advance: Callable[[int], None] | None,
+    ) -> Counts:
+        """Compute one I/O block on all threads; ``advance`` is told of the output voxels of each item."""
+        per_group = self.plan.params.out_channels // self.plan.params.groups
         counts: list[Counts] = []
 
         def work(items: Iterator[Item]) -> None:
             scratch = _Scratch()
+            lost = NONE_LOST
             # Casts may overflow to infinity, as in NumPy; a warning from a worker thread would help nobody.
             with np.errstate(all="ignore"):
-                counts.extend([self._item(item, block, stored, result, scratch) for item in items])
+                for item in items:
+                    found = self._item(item, block, stored, result, scratch)
+                    if found is not NONE_LOST:
+                        lost += found
+                    if advance is not None:
+                        size = [b - a for a, b in zip(item.start, item.stop, strict=True)]
+                        advance((item.groups[1] - item.groups[0]) * per_group * math.prod(size))
+            counts.append(lost)
 
-        workers.run(work, items)
-        return sum((c for c in counts if c is not NONE_LOST), NONE_LOST)
+        workers.run(work, work_items(block, self.plan.params.groups, self.plan.item_groups, self.plan.item_box))
+        return sum(counts, NONE_LOST)
 
     def _item(self, item: Item, block: Region, stored: _Stored, result: NDArray[Any], scratch: _Scratch) -> Counts:
         """Padded read, valid convolution, epilogue: all in one core's cache."""
@@ -229,6 +252,11 @@ class _Convolution:
             ]
             span = stored.spans[key] = runs, high - low
         return span
+
+
+def _imaginary(voxels: NDArray[Any]) -> NDArray[Any]:
+    """Imaginary parts; those of real voxels without an array of zeros."""
+    return voxels.imag if voxels.dtype.kind == "c" else np.broadcast_to(voxels.dtype.type(0), voxels.shape)
 
 
 class _Scratch:

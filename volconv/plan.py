@@ -27,7 +27,7 @@ BLOCK_BYTES = 128 << 20
 class Plan:
     """Everything that is decided before a voxel is read, as plain data.
 
-    The bits of the result depend on the first six fields alone.
+    The bits of the result depend on the first five fields alone.
 
     Parameters
     ----------
@@ -36,8 +36,6 @@ class Plan:
         (N, C, D, H, W).
     compute_dtype : numpy.dtype
     algorithm : str
-    grid : tuple of 3 ints
-        See :class:`volconv.engines.Needs`.
     candidates : dict
         Predicted seconds on one thread by algorithm.
     threads : int
@@ -53,7 +51,6 @@ class Plan:
     output_shape: Index5
     compute_dtype: np.dtype[Any]
     algorithm: str
-    grid: Triple
     candidates: dict[str, float]
     threads: int
     item_groups: int
@@ -119,7 +116,6 @@ def make_plan(
         output_shape=output_shape,
         compute_dtype=compute_dtype,
         algorithm=choice.algorithm,
-        grid=needs.grid,
         candidates=choice.candidates,
         threads=count,
         item_groups=groups,

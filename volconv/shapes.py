@@ -83,6 +83,8 @@ def full_output_shape(input_shape: Index5, params: Conv3dParams) -> Index5:
         Wrong channels, an empty axis, a kernel larger than the padded input, or a padding too wide for its mode.
     """
     n, channels, *size = input_shape
+    if channels % params.groups:
+        raise ShapeError(f"groups must divide in_channels (got groups={params.groups}, in_channels={channels})")
     if channels != params.in_channels:
         per_group = params.in_channels // params.groups
         raise ShapeError(

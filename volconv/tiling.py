@@ -69,8 +69,8 @@ def item_shape(
 ) -> tuple[int, Triple]:
     """Groups and box (D, H, W) of one work item.
 
-    The box is the one with the least halo for its size whose padded block takes at most ``block_bytes``, in multiples
-    of ``grid`` (one grid cell where even that takes more). Bits do not depend on it; it may depend on threads.
+    The box is the one with the least halo for its size, in multiples of ``grid``; a padded block of more than
+    ``block_bytes`` counts against it, more so the larger it is. Bits do not depend on it; it may depend on threads.
 
     Examples
     --------
@@ -80,6 +80,7 @@ def item_shape(
     (1, (26, 16, 256))
     """
     volumes, _, depth, height, width = output_shape
+    block_bytes = max(1, block_bytes)
     voxel = itemsize * params.in_channels // params.groups
     (kd, kh, kw), (sd, sh, sw) = params.effective_kernel, params.stride
     wanted = ITEMS_PER_THREAD * threads / max(1, volumes * params.groups)
@@ -87,12 +88,10 @@ def item_shape(
     for h, w in itertools.product(_sizes(height, grid[1]), _sizes(width, grid[2])):
         row = voxel * ((h - 1) * sh + kh) * ((w - 1) * sw + kw)
         fitting = (block_bytes // row - kd) // sd + 1
-        for d in {_aligned(min(depth, fitting), grid[0]), _aligned(-(-depth // ITEMS_PER_THREAD), grid[0])}:
+        for d in {_aligned(min(depth, n), grid[0]) for n in (fitting, -(-depth // ITEMS_PER_THREAD), depth)}:
             block = row * ((d - 1) * sd + kd)
-            if block > block_bytes:
-                continue
             # Rows that are cut, or short, cost more than their halo: each is one more loop to start.
-            price = block / (d * h * w) * (1 + 16 / w)
+            price = block / (d * h * w) * (1 + 16 / w) * max(1.0, block / block_bytes)
             # With too few items some threads end before others.
             items = -(-depth // d) * -(-height // h) * -(-width // w)
             price *= max(1.0, wanted / items) ** 0.5
@@ -106,10 +105,7 @@ def item_shape(
 
 
 def work_items(block: Region, groups: int, item_groups: int, box: Triple) -> Iterator[Item]:
-    """The items of one I/O block, boxes counted from its own first corner along H and W, from output 0 along D.
-
-    Where a slab starts at a multiple of the grid, so do its items.
-    """
+    """The items of one I/O block, their boxes counted from its first corner; as that lies on the grid, so do they."""
     depth, height, width = block.shape[2:]
     for volume in range(block.shape[0]):
         for group in range(0, groups, item_groups):

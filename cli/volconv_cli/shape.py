@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from volconv_cli.options import config_option, conv_options, debug_option, integers, kernel_option, triple
 
@@ -45,6 +46,9 @@ def command(input_file: str | None, input_shape: list[int] | None, as_json: bool
     """
     if (input_file is None) == (input_shape is None):
         raise click.UsageError("give either INPUT or --input-shape")
+    asked = click.get_current_context().get_parameter_source
+    if options["kernel_size"] is not None and asked("kernel") is ParameterSource.DEFAULT_MAP:
+        options["kernel"] = None  # the command line wins over --config
     if options["kernel"] is not None and (options["kernel_size"] is not None or options["out_channels"] is not None):
         raise click.UsageError("give either --kernel or --kernel-size (with --out-channels)")
     if options["kernel"] is None and options["kernel_size"] is None:
@@ -73,13 +77,9 @@ def _report(
 ) -> ShapeReport:
     import numpy as np
 
-    from volconv.dtypes import volume_compute_dtype
-    from volconv.epilogue import check_output_dtype
-    from volconv.errors import ShapeError
     from volconv.io import VolumeInfo, open_volume
-    from volconv.job import parse_dtype, resolve_job
-    from volconv.kernels import load_bias
-    from volconv.params import Conv3dParams, parse_triple
+    from volconv.job import resolve_job
+    from volconv.params import parse_triple
     from volconv.report import shape_report
 
     if input_file is not None:
@@ -89,24 +89,14 @@ def _report(
         n, c, d, h, w = (1,) * (5 - len(input_shape or ())) + tuple(input_shape or ())
         info = VolumeInfo((n, c, d, h, w), np.dtype(np.float32))
     known = info.geometry if input_file is not None else None
-    if kernel is not None:
-        job = resolve_job(
-            info, kernel, source_name=input_file or "--input-shape", groups=groups, bias=bias, dtype=dtype, **parameters
-        )
-        return shape_report(info.shape, job.params, job.output_dtype, job.bias is not None, known)
-    size = parse_triple("kernel_size", kernel_size, at_least=1)
-    group_count = groups or 1
-    if info.shape[1] % group_count:
-        raise ShapeError(f"groups must divide in_channels (got groups={group_count}, in_channels={info.shape[1]})")
-    params = Conv3dParams.parse(
-        (out_channels or 1, info.shape[1] // group_count, *size), groups=group_count, **parameters
-    )
-    if bias is not None:
-        load_bias(bias, params.out_channels)
-    compute = volume_compute_dtype(info.dtype, np.dtype(np.float32))
-    output = info.dtype if dtype == "same" else compute if dtype is None else parse_dtype("dtype", dtype)
-    check_output_dtype(output, compute)
-    return shape_report(info.shape, params, output, bias is not None, known)
+    weights: Any = kernel
+    if kernel is None:
+        size = parse_triple("kernel_size", kernel_size, at_least=1)
+        per_group = max(1, info.shape[1] // (groups or 1))
+        weights = np.broadcast_to(np.float32(0), (out_channels or 1, per_group, *size))
+    name = input_file or "--input-shape"
+    job = resolve_job(info, weights, source_name=name, groups=groups, bias=bias, dtype=dtype, **parameters)
+    return shape_report(info.shape, job.params, job.output_dtype, job.bias is not None, known)
 
 
 def _show(report: ShapeReport) -> None:

@@ -25,16 +25,10 @@ class Needs:
         Output blocks start at multiples of this (D, H, W), counted from output 0: the grid its bits depend on.
     block_bytes : int
         Size of a padded block that it works best on.
-    workspace_bytes : int
-        What one thread holds besides its block.
-    prepared_bytes : int
-        What :meth:`Engine.prepare` keeps.
     """
 
     grid: Triple
     block_bytes: int
-    workspace_bytes: int
-    prepared_bytes: int
 
 
 class Prepared(Protocol):

@@ -26,7 +26,7 @@ class ArraySource(OpenVolume):
         self._array, self.info = _described(array, geometry)
 
     def read(self, region: Region) -> NDArray[Any]:
-        """View of a region."""
+        """View of a region, in the array's own byte order."""
         return self._array[region.slices]
 
 
@@ -63,7 +63,6 @@ class ArraySink(NewVolume):
 def _described(array: NDArray[Any], geometry: Geometry | None) -> tuple[NDArray[Any], VolumeInfo]:
     if array.ndim != 5:
         raise ValueError(f"an array must have axes (N, C, D, H, W) (got shape {array.shape})")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
     n, c, d, h, w = array.shape
-    return array, VolumeInfo((n, c, d, h, w), array.dtype, geometry or Geometry(), in_memory=True)
+    native = array.dtype.newbyteorder("=")
+    return array, VolumeInfo((n, c, d, h, w), native, geometry or Geometry(), in_memory=True)

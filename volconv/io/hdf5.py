@@ -163,6 +163,8 @@ class Hdf5Sink(NewVolume):
 def _opened(path: Path) -> Any:
     try:
         return h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
+    except PermissionError as error:
+        raise ReadError(f"{path}: cannot be read: Permission denied") from error
     except OSError as error:
         if not h5py.is_hdf5(path):
             raise ReadError(f"{path}: is no HDF5 file") from error

@@ -33,6 +33,8 @@ def open_slices(path: Path) -> SlicesSource:
         files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # Path.glob takes no absolute pattern
     files = sorted((file for file in files if file.suffix.lower() in (".tif", ".tiff")), key=_natural)
     if not files:
+        if not path.is_dir() and not glob.glob(str(path), recursive=True):  # noqa: PTH207
+            raise ReadError(f"{path}: no such files")
         place = "the folder holds" if path.is_dir() else "the pattern names"
         raise ReadError(f"{path}: {place} no .tif or .tiff files")
     return SlicesSource(path, files)

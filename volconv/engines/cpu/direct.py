@@ -51,13 +51,8 @@ class Direct:
 
     def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:  # noqa: ARG002
         """No grid: a sum's order is that of its taps, wherever the block lies."""
-        strided = params.stride != (1, 1, 1)
-        return Needs(
-            grid=(1, 1, 1),
-            block_bytes=BLOCK_BYTES // 2 if strided else BLOCK_BYTES,
-            workspace_bytes=BLOCK_BYTES if strided else 0,
-            prepared_bytes=params.out_channels * taps(params) * dtype.itemsize,
-        )
+        # A strided block is held twice, as it is and split into phases.
+        return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES if params.stride == (1, 1, 1) else BLOCK_BYTES // 2)
 
     def prepare(
         self,

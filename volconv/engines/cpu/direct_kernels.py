@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numba
 import numpy as np
 
-from volconv.engines.cpu.jit import jit
+from volconv.engines.cpu.jit import compiled_kernel, jit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,9 +31,9 @@ ROWS = 1000
 #: Planes of one channel that are summed at a time.
 DEPTH = 8
 
-#: Taps summed in plain order before the sum is added, with compensation, to the total. Equal products in sequence
-#: drift by up to a quarter of an epsilon each, so 63 keep the error under the bound of 16 epsilon.
-CHAIN = 63
+#: Taps summed in plain order before the sum is added, with compensation, to the total. Each may err by half an epsilon
+#: of the sum of magnitudes, as do the total and the bias: 27 (nine a pass) stay under the bound of 16 epsilon.
+CHAIN = 27
 
 
 @jit
@@ -358,44 +358,34 @@ def _flush(work: Any, r: int, n: int) -> None:
 
 
 @jit
-def _sum_planes(
+def _form_sums(
     data: Any, start: int, plane: int, offsets: Any, layers: int, kd: int, weights: Any, many: int, n: int, work: Any
 ) -> None:
-    """Form the sums of ``many`` neighbouring planes of one output channel.
+    """Form ``many`` rows of sums that share what they load.
 
-    Each input plane in turn serves the outputs whose kernels reach it: output r sees plane p with layer p - r.
+    With ``kd`` > 0 those are neighbouring planes of one output channel: each input plane in turn serves the outputs
+    whose kernels reach it, so that output r sees plane p with layer p - r. With ``kd`` = 0 they are neighbouring output
+    channels of one plane, and all taps are one layer.
     """
-    size = offsets.size // layers
-    part, chain, chained = min(size, CHAIN), max(1, CHAIN // size), offsets.size > CHAIN
+    count = offsets.size
+    size = count // layers
+    part, chain, chained = min(size, CHAIN), max(1, CHAIN // size), count > CHAIN
     t = np.empty(many, np.int64)
     _clear(work, many, n, chained)
-    for base in range(0, layers, kd):
+    for base in range(0, layers, max(1, kd)):
         layer = offsets[base * size : (base + 1) * size]
-        for p in range(kd + many - 1):
-            low, high = max(0, p - kd + 1), min(many, p + 1)
+        for p in range(kd + many - 1 if kd else 1):
+            low, high = (max(0, p - kd + 1), min(many, p + 1)) if kd else (0, many)
             for r in range(low, high):
-                t[r] = (base + p - r) * size
+                t[r] = (base + p - r) * size if kd else r * count
             for first in range(0, size, part):
                 last = min(first + part, size)
                 _add(data, start + p * plane, layer, first, last, weights, t[low:high], n, work[0, low:high])
                 if chained:
                     for r in range(low, high):
-                        if last < size or (base + p - r + 1) % chain == 0 or base + p - r + 1 == layers:
+                        done = base + p - r + 1 if kd else layers
+                        if last < size or done % chain == 0 or done == layers:
                             _flush(work, r, n)
-
-
-@jit
-def _sum_channels(data: Any, start: int, offsets: Any, weights: Any, many: int, n: int, work: Any) -> None:
-    """Form the sums of ``many`` neighbouring output channels of one plane."""
-    count = offsets.size
-    chained = count > CHAIN
-    t = np.arange(many) * count
-    _clear(work, many, n, chained)
-    for first in range(0, count, CHAIN):
-        _add(data, start, offsets, first, min(first + CHAIN, count), weights, t, n, work[0, :many])
-        if chained:
-            for r in range(many):
-                _flush(work, r, n)
 
 
 def correlate(
@@ -446,6 +436,7 @@ def correlate(
     # Sums that are formed at a time share what they load: planes of one channel, or neighbouring channels.
     deep = channels == 1 and adjacent > 1
     planes, several = (min(DEPTH, depth), 1) if deep else (1, 4)
+    shared, kd = (layers, adjacent) if deep else (1, 0)
     for z in range(0, depth, planes):
         together = min(planes, depth - z)
         for y in range(0, height, rows):
@@ -455,12 +446,9 @@ def correlate(
                 start = z * plane + y * pitch + x
                 n = (h - 1) * pitch + w
                 for o in range(0, channels, several):
-                    if deep:
-                        many = together
-                        _sum_planes(data, start, plane, offsets, layers, adjacent, weights, many, n, work)
-                    else:
-                        many = min(several, channels - o)
-                        _sum_channels(data, start, offsets, weights[o * count :], many, n, work)
+                    many = together if deep else min(several, channels - o)
+                    own = weights[o * count :]
+                    _form_sums(data, start, plane, offsets, shared, kd, own, many, n, work)
                     for r in range(many):
                         c, d = (o, z + r) if deep else (o + r, z)
                         total, lost, b = work[1, r], work[2, r], bias[c]
@@ -485,7 +473,7 @@ def compiled_correlate(dtype: np.dtype[Any]) -> Callable[..., None]:
     """:func:`correlate` for blocks of this dtype."""
     real, index = numba.from_dtype(dtype), numba.int64
     row, shape, strides = real[::1], numba.types.UniTuple(index, 4), numba.types.UniTuple(index, 3)
-    return jit(
+    return compiled_kernel(
         correlate,
         numba.void(row, index, index, index[::1], index, index, row, row, row, shape, strides, real[:, :, ::1]),
     )

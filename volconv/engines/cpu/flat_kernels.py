@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numba
 
-from volconv.engines.cpu.jit import jit
+from volconv.engines.cpu.jit import compiled_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def split_phases(block: NDArray[Any], stride: Triple, phases: NDArray[np.int64],
 def compiled_split_phases(dtype: np.dtype[Any]) -> Callable[..., None]:
     """:func:`split_phases` for blocks of this dtype."""
     real, index = numba.from_dtype(dtype), numba.int64
-    return jit(
+    return compiled_kernel(
         split_phases,
         numba.void(real[:, :, :, ::1], numba.types.UniTuple(index, 3), index[:, ::1], real[:, :, :, :, ::1]),
     )

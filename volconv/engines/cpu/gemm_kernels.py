@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numba
 
-from volconv.engines.cpu.jit import jit
+from volconv.engines.cpu.jit import compiled_kernel, jit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,7 +142,9 @@ def compiled(dtype: np.dtype[Any]) -> Compiled:
     real, index = numba.from_dtype(dtype), numba.int64
     triple, five, four, two = numba.types.UniTuple(index, 3), real[:, :, :, :, ::1], real[:, :, :, ::1], real[:, ::1]
     return Compiled(
-        jit(gather, numba.void(real[::1], index, index, index, index[::1], triple, four)),
-        jit(add, numba.void(real[:, :, ::1], two, two, numba.boolean)),
-        jit(store, numba.void(five, four, four, numba.boolean, real[::1], triple, triple, real[::1], triple)),
+        compiled_kernel(gather, numba.void(real[::1], index, index, index, index[::1], triple, four)),
+        compiled_kernel(add, numba.void(real[:, :, ::1], two, two, numba.boolean)),
+        compiled_kernel(
+            store, numba.void(five, four, four, numba.boolean, real[::1], triple, triple, real[::1], triple)
+        ),
     )

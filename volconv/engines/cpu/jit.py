@@ -1,7 +1,8 @@
-"""How volconv compiles: one decorator for every numba kernel."""
+"""How volconv compiles: helpers, and kernels that are kept on disk."""
 
 from __future__ import annotations
 
+import pickle
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numba
@@ -11,17 +12,22 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
+#: Only fused multiply-add is allowed beyond strict IEEE arithmetic: sums keep their order, so the bits of a result do
+#: not depend on how a loop was vectorised.
+_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
 
-def jit(function: F, signature: Any = None) -> F:
-    """Compile for the CPU, without the GIL, cached on disk where a cache can be kept.
 
-    With a signature, at once and for it alone; without one, when a compiled function first calls it.
+def jit(function: F) -> F:
+    """Mark what kernels of the same module call; it is compiled into them."""
+    return numba.njit(**_OPTIONS)(function)  # type: ignore[no-any-return]
 
-    Only fused multiply-add is allowed beyond strict IEEE arithmetic: sums keep their order, so the bits of a result
-    do not depend on how a loop was vectorised.
+
+def compiled_kernel(function: F, signature: Any) -> F:
+    """Compile a kernel now, without the GIL, or load it from numba's cache.
+
+    A cache that cannot be written or read (no folder, a full disk, a damaged file) costs time and nothing else.
     """
-    options = {"signature_or_function": signature, "nogil": True, "fastmath": {"contract"}}
     try:
-        return numba.njit(cache=True, **options)(function)  # type: ignore[no-any-return]
-    except RuntimeError:  # numba found no folder that it may write its cache to
-        return numba.njit(**options)(function)  # type: ignore[no-any-return]
+        return numba.njit(signature, cache=True, **_OPTIONS)(function)  # type: ignore[no-any-return]
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return numba.njit(signature, **_OPTIONS)(function)  # type: ignore[no-any-return]

@@ -38,7 +38,7 @@ def get(name: str) -> Engine:
     ParameterError
         There is none.
     """
-    if name not in _ENGINES:
+    if not isinstance(name, str) or name not in _ENGINES:
         raise ParameterError(f"algorithm must be one of {', '.join(ALGORITHMS)} (got {name!r})")
     return _ENGINES[name]
 

@@ -11,12 +11,16 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from volconv.errors import ParameterError
 from volconv.params import parse_integer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 Item = TypeVar("Item")
+
+#: More is a slip of the finger.
+MOST_THREADS = 1024
 
 
 def thread_count(threads: int | None) -> int:
@@ -29,7 +33,10 @@ def thread_count(threads: int | None) -> int:
     """
     if threads is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return parse_integer("threads", threads, at_least=1)
+    count = parse_integer("threads", threads, at_least=1)
+    if count > MOST_THREADS:
+        raise ParameterError(f"threads must be at most {MOST_THREADS} (got {count})")
+    return count
 
 
 class Workers:
@@ -45,8 +52,10 @@ class Workers:
 
     def run(self, work: Callable[[Iterator[Item]], None], items: Iterable[Item]) -> None:
         """Call ``work(items)`` in every thread, the caller's included; between them they see each item once."""
-        shares = _Shares(list(items), self.threads)
-        others = [self._pool.submit(shares.drain, k, work) for k in range(1, self.threads)] if self._pool else []
+        waiting = list(items)
+        threads = max(1, min(self.threads, len(waiting)))
+        shares = _Shares(waiting, threads)
+        others = [self._pool.submit(shares.drain, k, work) for k in range(1, threads)] if self._pool else []
         try:
             shares.drain(0, work)
         finally:
