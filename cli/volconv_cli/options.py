@@ -102,7 +102,7 @@ def conv_options(command: F) -> F:
 
 
 def debug_option(command: F) -> F:
-    """Give ``--debug``, kept in the context's ``meta`` for :func:`volconv_cli.main.show_error`."""
+    """Give ``--debug``: kept in the context's ``meta`` for commands that go on after an error."""
 
     def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001  # click's signature
         ctx.meta["debug"] = value

@@ -150,8 +150,8 @@ class PreparedGemm:
                         np.matmul(matrix, columns, out=product)
                         if step < len(steps):
                             kernels.add(product, flat_total, flat_lost, step == 1)
-                    last, once = product.reshape(-1, rows, *box), len(steps) == 1
-                    kernels.store(last, total, lost, once, self._bias[group], (z, y, x), size, flat, strides)
+                    final, only = product.reshape(-1, rows, *box), len(steps) == 1
+                    kernels.store(final, total, lost, only, self._bias[group], (z, y, x), size, flat, strides)
 
 
 def _corners(shape: tuple[int, ...], box: Triple) -> list[tuple[int, int, int]]:

@@ -84,7 +84,7 @@ def store(
     products: NDArray[Any],
     total: NDArray[Any],
     lost: NDArray[Any],
-    first: bool,
+    only: bool,
     bias: NDArray[Any],
     origin: Triple,
     size: Triple,
@@ -97,7 +97,7 @@ def store(
     ----------
     products : (P, C_out, D, H, columns) array
     total, lost : (C_out, D, H, columns) arrays
-        Sums so far. Where these products are the ``first``, only one row of each is used, which stays in L1.
+        Sums so far. Where these products are the ``only`` ones, one row of each is used, which stays in L1.
     bias : (C_out,) array
     origin, size : tuples of 3 ints
         Of the panel's outputs, (D, H, W).
@@ -113,7 +113,7 @@ def store(
             for y in range(height):
                 begin = 0
                 sums, rest = total[o, z, y], lost[o, z, y]
-                if first:
+                if only:
                     begin = 1
                     sums, rest, part = total[0, 0, 0], lost[0, 0, 0], products[0, o, z, y]
                     for x in range(width):
