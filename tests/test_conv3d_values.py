@@ -11,10 +11,12 @@ import reference
 import volconv
 from cases import DTYPES, cases, values
 from tolerances import allowed, assert_matches
+from volconv.engines.cpu.gemm import panel_box
 from volconv.io.array import ArraySink, ArraySource
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
+from volconv.tiling import work_items
 
 ALGORITHMS = ("direct", "gemm")
 
@@ -95,6 +97,20 @@ def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes,
     once = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)
     again, _ = tiny_blocks(x, w, b, algorithm, threads, block_bytes, item_bytes, **parameters)
     assert again.tobytes() == once.tobytes()
+
+
+def test_gemm_computes_whole_panels_counted_from_output_0(monkeypatch):
+    # BLAS promises the same bits only for the same place in a panel of the same shape.
+    monkeypatch.setattr("volconv.engines.cpu.gemm.COLUMNS", 16)
+    rng = np.random.default_rng(5)
+    x, w = values(rng, (1, 3, 12, 13, 40), "float32"), values(rng, (4, 3, 2, 3, 3), "float32")
+    _, plan = tiny_blocks(x, w, None, "gemm")
+    box, _ = panel_box(plan.output_shape, plan.params)
+    assert box[2] > 1
+    for block in plan.blocks:
+        for item in work_items(block, 1, plan.item_groups, plan.item_box):
+            first = [b + i for b, i in zip(block.start[2:], item.start, strict=True)]
+            assert [f % edge for f, edge in zip(first, box, strict=True)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
