@@ -36,7 +36,7 @@ class Direct:
 
     name = "direct"
 
-    def supports(self, params: Conv3dParams, dtype: np.dtype[Any]) -> str | None:  # noqa: ARG002
+    def supports(self, params: Conv3dParams, dtype: np.dtype[Any]) -> str | None:  # noqa: ARG002  # the protocol's signature
         """Everything."""
         return None
 
@@ -49,7 +49,7 @@ class Direct:
         voxels = math.prod(output_shape) * (1 + params.in_channels / params.out_channels * math.prod(params.stride))
         return (multiply_adds(output_shape, params) * seconds + voxels * SECONDS_PER_VOXEL) * dtype.itemsize / 4
 
-    def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:  # noqa: ARG002
+    def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:  # noqa: ARG002  # the protocol's signature
         """No grid: a sum's order is that of its taps, wherever the block lies."""
         # A strided block is held twice, as it is and split into phases.
         return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES if params.stride == (1, 1, 1) else BLOCK_BYTES // 2)

@@ -42,22 +42,23 @@ class Gemm:
 
     name = "gemm"
 
-    def supports(self, params: Conv3dParams, dtype: np.dtype[Any]) -> str | None:  # noqa: ARG002
+    def supports(self, params: Conv3dParams, dtype: np.dtype[Any]) -> str | None:  # noqa: ARG002  # the protocol's signature
         """Floating point only: BLAS has no integers."""
         return None if dtype.kind == "f" else f"gemm needs a floating-point dtype (got {dtype})"
 
     def cost(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> float:
         """Products at the measured rate, and the traffic of panels and sums."""
         outputs = math.prod(output_shape)
+        (_, _, width), pitch = panel_box(output_shape, params)
         elements = outputs // params.out_channels * params.groups * taps(params)
         rows = params.out_channels // params.groups
         # BLAS works on four rows of weights at a time, and on fewer at the same price.
         macs = multiply_adds(output_shape, params) * max(1.0, 4 / rows)
         sums = outputs * (1 + -(-taps(params) // CHAIN))
         seconds = macs * SECONDS_PER_MAC + elements * SECONDS_PER_ELEMENT + sums * SECONDS_PER_SUM
-        return seconds * dtype.itemsize / 4
+        return seconds * pitch / width * dtype.itemsize / 4
 
-    def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:  # noqa: ARG002
+    def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:  # noqa: ARG002  # the protocol's signature
         """Blocks aligned to panels: a product's bits depend on where in a panel an output lies."""
         return Needs(grid=panel_box(output_shape, params)[0], block_bytes=BLOCK_BYTES)
 
@@ -84,6 +85,8 @@ def panel_box(output_shape: Index5, params: Conv3dParams) -> tuple[Triple, int]:
     depth, height, width = output_shape[2:]
     w = -(-width // -(-width // COLUMNS))
     pitch = w + -(-params.effective_kernel[2] // params.stride[2]) - 1
+    if pitch > 2 * w:  # more between the rows than in them: they are copied one by one
+        pitch = w
     h = min(height, max(1, COLUMNS // pitch))
     d = min(depth, max(1, COLUMNS // (pitch * h)))
     return (d, h, w), pitch
