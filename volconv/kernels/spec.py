@@ -29,12 +29,10 @@ class Kernel:
         ``(kD, kH, kW)``, a bank ``(C_out, kD, kH, kW)``, or ``(C_out, C_in/groups, kD, kH, kW)``.
     name : str
         The spec that it came from.
-    bias : ndarray of shape (C_out,), optional
     """
 
     weight: NDArray[Any]
     name: str
-    bias: NDArray[Any] | None = None
 
 
 def load_kernel(spec: str, geometry: Geometry, source_name: str = "volume") -> Kernel:
