@@ -128,7 +128,7 @@ def test_regions_read_in_any_order_equal_slices(tmp_path, suffix, shape, byteord
         assert source.info.shape == shape
         assert source.info.dtype == array.dtype
         assert source.info.dtype.isnative
-        assert not source.info.in_memory
+        assert not source.info.access.in_memory
         assert source.info.geometry.unit == "um"
         np.testing.assert_allclose(source.info.geometry.spacing, SPACING, rtol=1e-6)
         for region in random_regions(shape, 40):

@@ -170,8 +170,8 @@ def test_array_ends():
     source, sink = ArraySource(array), ArraySink(np.zeros_like(array))
     assert isinstance(source, Source)
     assert isinstance(sink, Sink)
-    assert source.info.in_memory
-    assert sink.info.in_memory
+    assert source.info.access.in_memory
+    assert sink.info.access.in_memory
     region = Region((0, 1, 0, 1, 2), (1, 2, 2, 3, 5))
     assert np.shares_memory(source.read(region), array)
     sink.write(region, source.read(region))

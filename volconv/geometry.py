@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from volconv.params import Conv3dParams, Triple
 
 #: Length of one unit in millimetres.
 MILLIMETRES = {"m": 1e3, "mm": 1.0, "um": 1e-3, "nm": 1e-6}
+
+#: Grids whose corners lie closer than this share of a voxel are one and the same: headers hold single precision.
+GRID_TOLERANCE = 1e-3
 
 Row = tuple[float, float, float, float]
 
@@ -88,11 +94,54 @@ class Geometry:
         d, h, w = self.spacing
         return d * factor, h * factor, w * factor
 
+    def with_spacing(self, spacing: tuple[float, float, float], unit: str | None) -> Geometry:
+        """The same axes and first voxel with other distances between voxels, along D, H, W.
+
+        ``unit`` None keeps this geometry's; otherwise the world is measured in ``unit`` from here on. Distances in a
+        geometry that stated no unit were no lengths, so its first voxel then lies at the origin.
+        """
+        matrix = self.matrix
+        length = np.linalg.norm(matrix[:3, :3], axis=0)
+        matrix[:3, :3] *= np.array(spacing[::-1]) / np.where(length > 0, length, 1.0)
+        if unit is not None and self.unit is not None:
+            matrix[:3, 3] *= MILLIMETRES[self.unit] / MILLIMETRES[unit]
+        elif unit is not None:
+            matrix[:3, 3] = 0
+        return Geometry.from_matrix(matrix, unit or self.unit)
+
+    def in_words(self) -> str:
+        """Spacing and affine on one line, for messages."""
+        rows = "; ".join(" ".join(f"{v:.6g}" for v in row) for row in self.affine[:3])
+        return f"affine [{rows}]" + (f" {self.unit}" if self.unit else " without a unit")
+
     def resampled(self, step: Triple, first: tuple[float, float, float]) -> Geometry:
         """Geometry of a grid whose voxel ``o`` lies at index ``o*step + first`` of this one (D, H, W order)."""
         change = np.diag([*(float(s) for s in step[::-1]), 1.0])
         change[:3, 3] = first[::-1]
         return Geometry.from_matrix(self.matrix @ change, self.unit)
+
+
+def grids_agree(one: Geometry, other: Geometry, size: Sequence[int]) -> bool:
+    """Whether two geometries place the voxels of a (D, H, W) grid alike, units taken into account.
+
+    Parameters
+    ----------
+    one, other : Geometry
+    size : 3 ints
+        Of the grid: affines are compared by where they put its corners, to within 0.001 voxels.
+
+    Examples
+    --------
+    >>> metres, millimetres = Geometry.from_spacing((1, 1, 1), "m"), Geometry.from_spacing((1e3, 1e3, 1e3), "mm")
+    >>> grids_agree(metres, millimetres, (9, 9, 9)), grids_agree(metres, Geometry(), (9, 9, 9))
+    (True, False)
+    """
+    if (one.unit is None) != (other.unit is None):
+        return False
+    factor = MILLIMETRES[other.unit] / MILLIMETRES[one.unit] if one.unit and other.unit else 1.0
+    corners = np.array([(*corner, 1) for corner in itertools.product(*((0, n - 1) for n in size[::-1]))], dtype=float)
+    there, here = (corners @ other.matrix.T)[:, :3] * factor, (corners @ one.matrix.T)[:, :3]
+    return bool(np.linalg.norm(there - here, axis=1).max() <= GRID_TOLERANCE * min(one.spacing))
 
 
 def output_geometry(geometry: Geometry, params: Conv3dParams) -> Geometry:

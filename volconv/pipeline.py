@@ -83,7 +83,7 @@ def run(
         ThreadPoolExecutor(1, "volconv-read") as reader,
         ThreadPoolExecutor(1, "volconv-write") as writer,
     ):
-        coming = None if source.info.in_memory else _ahead(reader, convolution.read, plan.blocks)
+        coming = None if source.info.access.in_memory else _ahead(reader, convolution.read, plan.blocks)
         written = None
         for block in plan.blocks:
             started = perf_counter()

@@ -5,31 +5,51 @@ Importing this package loads no file format's library; each format is one module
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import math
 import os
-import re
 import shutil
+from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from volconv.errors import ReadError, WriteError
+from volconv.errors import ParameterError, ReadError, WriteError
+from volconv.geometry import Geometry
 from volconv.io.array import ArraySink, ArraySource
-from volconv.io.volume import NewVolume, OpenVolume, Scaling, Sink, Source, VolumeInfo
+from volconv.io.combine import Selected, Stacked
+from volconv.io.formats import FORMATS, SLICES, Format, format_of, known_suffixes, split_path, stem_and_ext, widened
+from volconv.io.volume import (
+    Access,
+    Entry,
+    NewVolume,
+    OpenVolume,
+    Request,
+    Scaling,
+    Sink,
+    Source,
+    VolumeInfo,
+    real_values,
+)
 from volconv.region import Region
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from numpy.typing import DTypeLike
 
-    from volconv.geometry import Geometry
     from volconv.region import Index5
 
 __all__ = [
-    "SUFFIXES",
+    "FORMATS",
+    "Access",
     "ArraySink",
     "ArraySource",
+    "Entry",
+    "Format",
     "NewVolume",
     "OpenVolume",
     "Region",
@@ -38,32 +58,42 @@ __all__ = [
     "Source",
     "VolumeInfo",
     "create_volume",
+    "describe_volume",
+    "list_contents",
+    "open_stack",
     "open_volume",
+    "output_format",
+    "real_values",
     "split_path",
     "stem_and_ext",
+    "widened",
 ]
 
-#: Suffix of a name -> module of this package that reads and writes it; the longest suffix that fits counts.
-SUFFIXES = {
-    ".nii": "nifti",
-    ".nii.gz": "nifti",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".tif": "tiff",
-    ".tiff": "tiff",
-    ".ome.tif": "tiff",
-    ".ome.tiff": "tiff",
-}
 
-
-def open_volume(path: str | os.PathLike[str]) -> OpenVolume:
+def open_volume(
+    path: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    spacing: tuple[tuple[float, float, float], str | None] | None = None,
+    rgb: bool = False,
+    time: int | slice | None = None,
+    channel: int | slice | None = None,
+) -> OpenVolume:
     """Open a volume for reading by region.
 
     Parameters
     ----------
     path : str or path
-        A NIfTI, HDF5 (``file.h5`` or ``file.h5:/path/of/dataset``) or TIFF file, or a folder or pattern
-        (``slices/z*.tif``) of TIFF slices.
+        A NIfTI, MGH, HDF5 (``file.h5`` or ``file.h5:/path/of/dataset``) or TIFF file (``file.ome.tif:1`` for its second
+        series), or a folder or pattern (``slices/z*.tif``) of TIFF slices.
+    axes : str, optional
+        What the file's axes are, in its own order: ``"XYZC"`` for a NIfTI whose 4th axis is channels, ``"ZCYX"``.
+    spacing : ((D, H, W) floats, unit), optional
+        Takes the place of what the file says; the unit ("mm", "um", "nm", "m") may be None where the file states one.
+    rgb : bool
+        Take colours as 3 or 4 channels.
+    time, channel : int or slice, optional
+        Read only that: an index from 0, or a slice of step 1.
 
     Returns
     -------
@@ -74,6 +104,8 @@ def open_volume(path: str | os.PathLike[str]) -> OpenVolume:
     ------
     ReadError
         There is no such file, its kind is unknown, or it is damaged.
+    ParameterError, ShapeError
+        Axes, spacing, time or channel do not fit the file.
 
     Examples
     --------
@@ -81,19 +113,53 @@ def open_volume(path: str | os.PathLike[str]) -> OpenVolume:
     ...     brain.info.shape, brain.info.geometry.spacing
     ((1, 1, 189, 233, 197), (1.0, 1.0, 1.0))
     """
-    if not os.fspath(path):
-        raise ReadError("input must have a name (got an empty one)")
-    file, key = split_path(path)
-    if file.is_dir() or (not file.exists() and _is_pattern(file)):
-        from volconv.io.tiffslices import open_slices
+    file, key, form = _existing(path)
+    volume = cast("OpenVolume", _module(form).open_file(file, key, axes=axes, rgb=rgb))
+    with contextlib.ExitStack() as undo:
+        undo.callback(volume.close)
+        if spacing is not None:
+            volume.info = replace(volume.info, geometry=_respaced(volume.info, spacing, str(path)))
+        if time is not None or channel is not None:
+            volume = Selected(volume, time, channel, str(path))
+        undo.pop_all()
+    return volume
 
-        return open_slices(file)
-    if not file.exists():
-        raise ReadError(f"{path}: no such file")
-    kind = _kind(file)
-    if kind is None:
-        raise ReadError(f"{path}: the suffix names no known kind of volume (known: {_known()})")
-    return cast("OpenVolume", import_module(f"{__name__}.{kind}").open_file(file, key))
+
+def open_stack(paths: Sequence[str | os.PathLike[str]], **options: Any) -> OpenVolume:
+    """Open several files as the channels of one volume, in their order.
+
+    Parameters
+    ----------
+    paths : sequence of paths
+        Of one size and geometry.
+    **options
+        As :func:`open_volume`'s, for each of them.
+
+    Raises
+    ------
+    ShapeError
+        Sizes or geometries differ.
+    """
+    with contextlib.ExitStack() as undo:
+        volumes = []
+        for path in paths:
+            volumes.append(open_volume(path, **options))
+            undo.callback(volumes[-1].close)
+        stacked = Stacked(volumes, [str(path) for path in paths])
+        undo.pop_all()
+    return stacked
+
+
+def list_contents(path: str | os.PathLike[str]) -> list[Entry]:
+    """What a file holds that could be opened by itself: datasets of HDF5, series of TIFF; one entry otherwise.
+
+    Raises
+    ------
+    ReadError
+        As :func:`open_volume`.
+    """
+    file, _, form = _existing(path)
+    return cast("list[Entry]", _module(form).list_contents(file))
 
 
 def create_volume(
@@ -104,6 +170,7 @@ def create_volume(
     geometry: Geometry | None = None,
     like: VolumeInfo | None = None,
     scaling: Scaling | None = None,
+    options: Mapping[str, str] | None = None,
     overwrite: bool = False,
     note: str = "",
 ) -> NewVolume:
@@ -112,7 +179,8 @@ def create_volume(
     Parameters
     ----------
     path : str or path
-        Its suffix picks the format; ``file.h5:/path/of/dataset`` names the dataset (``/data`` otherwise).
+        Its suffix picks the format; ``file.h5:/path/of/dataset`` names the dataset (``/data`` otherwise), and
+        ``folder/`` is a new folder of TIFF slices.
     shape : tuple of 5 ints
         (N, C, D, H, W).
     dtype : dtype
@@ -120,13 +188,15 @@ def create_volume(
     geometry : Geometry, optional
         That of ``like`` unless given.
     like : VolumeInfo, optional
-        The input's: a file of the same format carries on its header.
+        The input's: its time step is kept, and a file of the same format carries on its header.
     scaling : Scaling, optional
         From the stored values to the real ones, where the format has a place for it (NIfTI).
+    options : dict, optional
+        Creation options of the format, as ``{"compression": "zlib"}``.
     overwrite : bool
         Whether an existing file may be replaced.
     note : str
-        One line on where the volume comes from, kept in the file.
+        One line on where the volume comes from, kept in the file, with what the format cannot hold.
 
     Returns
     -------
@@ -138,62 +208,166 @@ def create_volume(
     OutputExistsError
         The file exists, and ``overwrite`` is false.
     WriteError
-        The kind is unknown, cannot hold the dtype, or the file cannot be made.
+        The format cannot hold the dtype, or the file cannot be made.
+    ParameterError
+        The suffix names no format that is written, or the format has no such option.
+
+    Examples
+    --------
+    >>> with create_volume("ones.nii", shape=(1, 1, 2, 3, 4), dtype="uint8") as sink:  # doctest: +SKIP
+    ...     sink.write(Region.whole(sink.info.shape), np.ones(sink.info.shape, np.uint8))
     """
-    if not os.fspath(path):
-        raise WriteError("output must have a name (got an empty one)")
-    file, key = split_path(path)
-    kind = _kind(file)
-    if kind is None:
-        raise WriteError(f"{path}: the suffix names no known kind of volume (known: {_known()})")
-    if geometry is None and like is not None:
-        geometry = like.geometry
-    _check_room(file, math.prod(shape) * np.dtype(dtype).itemsize)
-    module = import_module(f"{__name__}.{kind}")
-    sink = module.create_file(
-        file,
-        key,
+    form, request, lost = _request(
+        path,
         shape=shape,
-        dtype=np.dtype(dtype),
+        dtype=dtype,
         geometry=geometry,
         like=like,
         scaling=scaling,
+        options=options,
         overwrite=overwrite,
         note=note,
     )
-    return cast("NewVolume", sink)
+    sink = cast("NewVolume", _module(form).create_file(request))
+    sink.info = replace(sink.info, notes=(*lost, *sink.info.notes))
+    return sink
 
 
-def split_path(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """File and, for ``file.h5:/path``, the path inside it.
+def describe_volume(path: str | os.PathLike[str], **arguments: Any) -> VolumeInfo:
+    """Tell what :func:`create_volume` would make of the same arguments; check as it does, and touch nothing.
 
-    Examples
-    --------
-    >>> split_path("cells.h5:/volumes/raw")[1], split_path("brain.nii")[1]
-    ('/volumes/raw', None)
+    Raises
+    ------
+    OutputExistsError, WriteError, ParameterError
+        As :func:`create_volume`.
+    """
+    form, request, lost = _request(path, **arguments)
+    info = cast("VolumeInfo", _module(form).describe_new(request))
+    return replace(info, notes=(*lost, *info.notes))
+
+
+def output_format(path: str | os.PathLike[str]) -> Format:
+    """Format that an output's name asks for.
+
+    Raises
+    ------
+    ParameterError
+        It names none that is written.
     """
     text = os.fspath(path)
-    match = re.fullmatch(r"(.*?\.(?:h5|hdf5)):(.*)", text, re.IGNORECASE | re.DOTALL)
-    if match is None:
-        return Path(text), None
-    inner = match[2].strip("/")
-    return Path(match[1]), f"/{inner}" if inner else None
+    if not text:
+        raise ParameterError("output must have a name (got an empty one)")
+    form = SLICES if text.endswith("/") else format_of(split_path(path)[0])
+    if form is None:
+        raise ParameterError(
+            f"output must have a suffix that names a format: {known_suffixes(writes=True)} (got {text!r})",
+            hint="a name that ends in / is a folder of TIFF slices",
+        )
+    if not form.writes:
+        raise ParameterError(
+            f"output must be of a format that is written: {known_suffixes(writes=True)} (got {text!r}; {form.title} "
+            "is only read)"
+        )
+    return form
 
 
-def stem_and_ext(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """Bare name and suffix, with the suffixes of two parts that volumes have.
+def _existing(path: str | os.PathLike[str]) -> tuple[Path, str | None, Format]:
+    """File, key and format of an input."""
+    if not os.fspath(path):
+        raise ReadError("input must have a name (got an empty one)")
+    file, key = split_path(path)
+    if file.is_dir() or (not file.exists() and any(mark in os.fspath(file) for mark in "*?[")):
+        return file, key, SLICES
+    if not file.exists():
+        raise ReadError(f"{path}: no such file")
+    form = format_of(file)
+    if form is None:
+        raise ReadError(f"{path}: the suffix names no known kind of volume (known: {known_suffixes()})")
+    return file, key, form
 
-    Examples
-    --------
-    >>> stem_and_ext("data/brain.nii.gz"), stem_and_ext("cells.v2.ome.tif"), stem_and_ext("x.h5:/raw")
-    (('brain', '.nii.gz'), ('cells.v2', '.ome.tif'), ('x', '.h5'))
-    """
-    name = split_path(path)[0].name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)], name[-len(suffix) :]
-    plain = Path(name)
-    return plain.stem, plain.suffix
+
+def _module(form: Format) -> Any:
+    return import_module(f"{__name__}.{form.module}")
+
+
+def _respaced(info: VolumeInfo, spacing: tuple[tuple[float, float, float], str | None], name: str) -> Geometry:
+    values, unit = spacing
+    if unit is None and info.geometry.unit is None:
+        raise ParameterError(
+            f"spacing must have a unit, as {name} states none (got {','.join(f'{v:g}' for v in values)})",
+            hint="as in 1,0.5,0.5um",
+        )
+    return info.geometry.with_spacing(values, unit)
+
+
+def _request(
+    path: str | os.PathLike[str],
+    *,
+    shape: Index5,
+    dtype: DTypeLike,
+    geometry: Geometry | None = None,
+    like: VolumeInfo | None = None,
+    scaling: Scaling | None = None,
+    options: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    note: str = "",
+) -> tuple[Format, Request, tuple[str, ...]]:
+    """Check what can be checked alike for every format; also a line on each thing that this one cannot hold."""
+    form = output_format(path)
+    file, key = split_path(path)
+    known = form.options or {}
+    for name in options or {}:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ParameterError(
+                f"creation option must be one of {', '.join(known) or 'none'} for {form.title} (got {name!r})",
+                hint=f"did you mean {close[0]}?" if close else None,
+            )
+    if scaling is not None and not form.scaling:
+        raise WriteError(
+            f"{path}: {form.title} has no place for a slope and intercept", hint="write real values, or NIfTI"
+        )
+    if geometry is None:
+        geometry = like.geometry if like is not None else Geometry()
+    stored = np.dtype(np.uint8) if np.dtype(dtype) == np.bool_ else np.dtype(dtype).newbyteorder("=")
+    if stored.name not in form.dtypes:
+        raise WriteError(
+            f"{path}: {form.title} cannot hold dtype {stored.name} (it holds {', '.join(form.dtypes)})",
+            hint="choose one of these with --dtype (dtype=...)",
+        )
+    step = like.time_step if like is not None and shape[0] > 1 else None
+    lost = tuple(f"{file.name}: {form.title} holds no {what}" for what in _lost(form, geometry, step))
+    _check_room(file, math.prod(shape) * stored.itemsize)
+    return (
+        form,
+        Request(
+            path=file,
+            key=key,
+            shape=shape,
+            dtype=stored,
+            geometry=geometry,
+            scaling=scaling,
+            time_step=step,
+            like=like,
+            options=dict(options or {}),
+            overwrite=overwrite,
+            note="; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part),
+        ),
+        lost,
+    )
+
+
+def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:
+    """What of a volume's geometry the format has no place for."""
+    lost = []
+    if form.geometry == "spacing" and geometry.unit is not None:
+        if not geometry.is_axis_aligned:
+            lost.append(f"orientation, only spacing: dropped {geometry.in_words()}")
+        elif any(geometry.origin):
+            lost.append(f"origin, only spacing: dropped {','.join(f'{v:.6g}' for v in geometry.origin)} (D,H,W)")
+    if step is not None and not form.time:
+        lost.append(f"time step: dropped {step:g} s")
+    return lost
 
 
 def _check_room(file: Path, size: int) -> None:
@@ -201,15 +375,3 @@ def _check_room(file: Path, size: int) -> None:
     folder = file.resolve().parent
     if folder.is_dir() and size > (free := shutil.disk_usage(folder).free):
         raise WriteError(f"{file}: the output takes {size} bytes, and its folder has room for {free}")
-
-
-def _kind(file: Path) -> str | None:
-    return SUFFIXES.get(stem_and_ext(file)[1].lower())
-
-
-def _known() -> str:
-    return ", ".join(suffix for suffix in SUFFIXES if not suffix.startswith(".ome"))
-
-
-def _is_pattern(file: Path) -> bool:
-    return any(mark in os.fspath(file) for mark in "*?[")

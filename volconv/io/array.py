@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from volconv.geometry import Geometry
-from volconv.io.volume import NewVolume, OpenVolume, VolumeInfo
+from volconv.io.volume import Access, NewVolume, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -65,4 +65,4 @@ def _described(array: NDArray[Any], geometry: Geometry | None) -> tuple[NDArray[
         raise ValueError(f"an array must have axes (N, C, D, H, W) (got shape {array.shape})")
     n, c, d, h, w = array.shape
     native = array.dtype.newbyteorder("=")
-    return array, VolumeInfo((n, c, d, h, w), native, geometry or Geometry(), in_memory=True)
+    return array, VolumeInfo((n, c, d, h, w), native, geometry or Geometry(), access=Access(in_memory=True))

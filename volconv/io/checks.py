@@ -4,14 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from volconv.errors import WriteError
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from volconv.io.volume import VolumeInfo
@@ -43,21 +36,3 @@ def check_block(info: VolumeInfo, region: Region, values: NDArray[Any]) -> None:
         raise ValueError(f"values must have the region's shape {region.shape} (got {values.shape})")
     if values.dtype != info.dtype:
         raise ValueError(f"values must have the sink's dtype {info.dtype} (got {values.dtype})")
-
-
-def stored_dtype(dtype: np.dtype[Any], held: Iterable[str], path: Path, kind: str) -> np.dtype[Any]:
-    """Dtype that a file keeps for ``dtype``: the same in native byte order, and uint8 for bool.
-
-    Raises
-    ------
-    WriteError
-        The format cannot hold it.
-    """
-    native = np.dtype(np.uint8) if dtype == np.bool_ else dtype.newbyteorder("=")
-    names = list(held)
-    if native.name not in names:
-        raise WriteError(
-            f"{path}: {kind} cannot hold dtype {native.name} (it holds {', '.join(names)})",
-            hint="choose one of these with --dtype (dtype=...)",
-        )
-    return native

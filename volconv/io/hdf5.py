@@ -10,17 +10,18 @@ import numpy as np
 
 from volconv.errors import ReadError, WriteError
 from volconv.geometry import MILLIMETRES, Geometry
-from volconv.io.checks import check_block, check_within, stored_dtype
+from volconv.io.checks import check_block, check_within
 from volconv.io.target import Target, check_target, translated
 from volconv.io.units import normal_unit
-from volconv.io.volume import NewVolume, OpenVolume, Scaling, VolumeInfo
+from volconv.io.volume import Entry, NewVolume, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from volconv.region import Index5, Region
+    from volconv.io.volume import Request
+    from volconv.region import Region
 
 DTYPES = (
     "uint8",
@@ -47,7 +48,7 @@ _LISTED = 8
 _CACHE_BYTES = 16 << 20
 
 
-def open_file(path: Path, key: str | None) -> Hdf5Source:
+def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> Hdf5Source:  # noqa: ARG001  # the signature of every format
     """Open a dataset of an HDF5 file: the one at ``key``, or the only one that can be a volume."""
     return Hdf5Source(path, key)
 
@@ -91,28 +92,24 @@ class Hdf5Source(OpenVolume):
         self._file.close()
 
 
-def create_file(
-    path: Path,
-    key: str | None,
-    *,
-    shape: Index5,
-    dtype: np.dtype[Any],
-    geometry: Geometry | None,
-    like: VolumeInfo | None,  # noqa: ARG001  # the signature of every format
-    scaling: Scaling | None,
-    overwrite: bool,
-    note: str,
-) -> Hdf5Sink:
+def list_contents(path: Path) -> list[Entry]:
+    """Every dataset of one axis or more."""
+    with _opened(path) as file:
+        return [Entry(f"{path}:{item.name}", item.shape, str(item.dtype), "") for item in _datasets(file) if item.ndim]
+
+
+def describe_new(request: Request) -> VolumeInfo:
+    """Check a new file, and tell what it will be."""
+    check_target(request.path, overwrite=request.overwrite)
+    if request.path.exists():
+        _keep_others(request.path, request.key or "/data")
+    return VolumeInfo(request.shape, request.dtype, request.geometry, format="hdf5")
+
+
+def create_file(request: Request) -> Hdf5Sink:
     """Create an HDF5 file of one dataset, at ``key`` or ``/data``."""
-    stored = stored_dtype(dtype, DTYPES, path, "HDF5")
-    if scaling is not None:
-        raise WriteError(f"{path}: HDF5 has no place for a slope and intercept", hint="write real values, or NIfTI")
-    key = key or "/data"
-    check_target(path, overwrite=overwrite)
-    if path.exists():
-        _keep_others(path, key)
-    info = VolumeInfo(shape, stored, geometry or Geometry(), format="hdf5")
-    return Hdf5Sink(path, key, info, overwrite=overwrite, note=note)
+    info = describe_new(request)
+    return Hdf5Sink(request.path, request.key or "/data", info, overwrite=request.overwrite, note=request.note)
 
 
 class Hdf5Sink(NewVolume):

@@ -6,9 +6,7 @@ import contextlib
 import gzip
 import logging
 import struct
-import tempfile
 import warnings
-import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import nibabel
@@ -17,19 +15,20 @@ from nibabel.spatialimages import HeaderDataError
 
 from volconv.errors import ReadError
 from volconv.geometry import Geometry
-from volconv.io.checks import check_block, stored_dtype
+from volconv.io.checks import check_block
 from volconv.io.niftiheader import DTYPES, FILE_ORDER, new_header
-from volconv.io.raw import COPY_BYTES, RawFile
-from volconv.io.target import Target, translated
-from volconv.io.volume import NewVolume, OpenVolume, Scaling, VolumeInfo
+from volconv.io.raw import RawFile
+from volconv.io.spool import Spool, is_gzipped, unpacked, unpacked_copy
+from volconv.io.target import Target, check_target, translated
+from volconv.io.volume import Entry, NewVolume, OpenVolume, Scaling, VolumeInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from volconv.region import Index5, Region
+    from volconv.io.volume import Request
+    from volconv.region import Region
 
 _UNITS = {"meter": "m", "mm": "mm", "micron": "um"}
 
@@ -39,9 +38,16 @@ _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
 
 
-def open_file(path: Path, key: str | None) -> NiftiSource:  # noqa: ARG001  # the signature of every format
+def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> NiftiSource:  # noqa: ARG001  # the signature of every format
     """Open a NIfTI file; whether it is gzipped is told by its content."""
     return NiftiSource(path)
+
+
+def list_contents(path: Path) -> list[Entry]:
+    """The volume, by the file's own axes."""
+    with NiftiSource(path) as source:
+        n, c, d, h, w = source.info.shape
+        return [Entry(str(path), (w, h, d, n, c), source.info.dtype.name, source.info.axes)]
 
 
 class NiftiSource(OpenVolume):
@@ -68,8 +74,8 @@ class NiftiSource(OpenVolume):
                 self._file = self._files.enter_context(path.open("rb"))
             except OSError as error:
                 raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
-            self._gzipped = self._file.read(2) == b"\x1f\x8b"
-            with _unpacked(self._file, self._name, gzipped=self._gzipped) as stream:
+            self._gzipped = is_gzipped(self._file)
+            with unpacked(self._file, self._name, gzipped=self._gzipped) as stream:
                 header, heard = _read_header(stream, self._name)
             self._offset = int(header.get_data_offset())
             self._dtype = _voxel_dtype(header, self._name)
@@ -94,47 +100,28 @@ class NiftiSource(OpenVolume):
         return RawFile(file, offset, self._dtype, self.info.shape, FILE_ORDER, name=self._name)
 
     def _unpack(self) -> BinaryIO:
-        """Voxels alone in a temporary file; reading on to the end has gzip check its checksum."""
-        wanted = self._raw_in(self._file, 0).nbytes
-        spool = cast("BinaryIO", tempfile.TemporaryFile(prefix="volconv-"))  # noqa: SIM115  # it lives until close()
-        self._files.callback(spool.close)
-        with _unpacked(self._file, self._name, gzipped=True) as stream:
+        """Voxels alone, in a temporary file."""
+        size = self._raw_in(self._file, 0).nbytes
+        with unpacked(self._file, self._name, gzipped=True) as stream:
             stream.read(self._offset)
-            left = wanted
-            while piece := stream.read(COPY_BYTES):
-                try:
-                    spool.write(piece[:left])
-                except OSError as error:
-                    raise ReadError(
-                        f"{self._name}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}",
-                        hint="set TMPDIR to a folder with more room",
-                    ) from error
-                left = max(0, left - len(piece))
-        if left:
-            raise ReadError(f"{self._name}: is truncated: {wanted} bytes of voxels expected, {wanted - left} found")
-        spool.flush()
+            spool = unpacked_copy(stream, size, self._name)
+        self._files.callback(spool.close)
         return spool
 
 
-def create_file(
-    path: Path,
-    key: str | None,  # noqa: ARG001  # the signature of every format
-    *,
-    shape: Index5,
-    dtype: np.dtype[Any],
-    geometry: Geometry | None,
-    like: VolumeInfo | None,
-    scaling: Scaling | None,
-    overwrite: bool,
-    note: str,
-) -> NiftiSink:
-    """Create a NIfTI file, gzipped where its name ends in ``.gz``."""
-    stored = stored_dtype(dtype, DTYPES, path, "NIfTI")
-    header = new_header(shape, stored, geometry or Geometry(), like, scaling, note)
+def describe_new(request: Request) -> VolumeInfo:
+    """Check a new file, and tell what it will be."""
+    check_target(request.path, overwrite=request.overwrite)
+    scaling = request.scaling
+    header = new_header(request.shape, request.dtype, request.geometry, request.like, scaling, request.note)
     if scaling is not None:  # as exact as the header keeps it
         scaling = Scaling(float(header["scl_slope"]), float(header["scl_inter"]))
-    info = VolumeInfo(shape, stored, geometry or Geometry(), scaling, format="nifti", header=header)
-    return NiftiSink(path, info, overwrite=overwrite)
+    return VolumeInfo(request.shape, request.dtype, request.geometry, scaling, format="nifti", header=header)
+
+
+def create_file(request: Request) -> NiftiSink:
+    """Create a NIfTI file, gzipped where its name ends in ``.gz``."""
+    return NiftiSink(request.path, describe_new(request), overwrite=request.overwrite)
 
 
 class NiftiSink(NewVolume):
@@ -144,20 +131,20 @@ class NiftiSink(NewVolume):
         self.info = info
         self._path = path
         self._target = Target(path, overwrite=overwrite)
-        self._spool: BinaryIO | None = None
+        self._spool: Spool | None = None
         try:
             with translated(path):
                 info.header.write_to(self._target.file)
                 offset = int(info.header.get_data_offset())
                 self._target.file.write(bytes(offset - self._target.file.tell()))
                 self._target.file.flush()
-                file, start = cast("BinaryIO", self._target.file), offset
                 if path.name.lower().endswith(".gz"):
-                    spool = tempfile.TemporaryFile(dir=self._target.temporary.parent)  # noqa: SIM115  # until commit()
-                    file = self._spool = cast("BinaryIO", spool)
-                    start = 0
-                self._raw = RawFile(file, start, info.dtype, info.shape, FILE_ORDER, name=str(path))
-                file.truncate(start + self._raw.nbytes)
+                    folder = self._target.temporary.parent
+                    self._spool = Spool(folder, info.dtype, info.shape, FILE_ORDER, name=str(path))
+                    self._raw = self._spool.raw
+                else:
+                    self._raw = RawFile(self._target.file, offset, info.dtype, info.shape, FILE_ORDER, name=str(path))
+                    self._target.file.truncate(offset + self._raw.nbytes)
         except BaseException:
             self.abort()
             raise
@@ -170,9 +157,10 @@ class NiftiSink(NewVolume):
     def commit(self) -> None:
         """Compress where the name asks for it, and put the file in place."""
         try:
-            if self._spool is not None and not self._spool.closed:
+            if self._spool is not None:
                 with translated(self._path):
                     self._compress(self._spool)
+                self._spool = None
             self._target.commit()
         except BaseException:
             self.abort()
@@ -184,7 +172,7 @@ class NiftiSink(NewVolume):
             self._spool.close()
         self._target.abort()
 
-    def _compress(self, spool: BinaryIO) -> None:
+    def _compress(self, spool: Spool) -> None:
         file = self._target.file
         file.seek(0)
         header = file.read()
@@ -193,28 +181,9 @@ class NiftiSink(NewVolume):
         # No name and no time in the gzip header: the same voxels give the same bytes.
         with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=1, mtime=0) as stream:
             stream.write(header)
-            spool.seek(0)
-            while piece := spool.read(COPY_BYTES):
+            for piece in spool.pieces():
                 stream.write(piece)
         spool.close()
-
-
-@contextlib.contextmanager
-def _unpacked(file: BinaryIO, name: str, *, gzipped: bool) -> Iterator[BinaryIO]:
-    """The file from its start, unpacked as it is read; damage becomes a ReadError."""
-    try:
-        file.seek(0)
-        if not gzipped:
-            yield file
-            return
-        with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-            yield cast("BinaryIO", stream)
-    except EOFError as error:
-        raise ReadError(f"{name}: is truncated: its gzip stream ends early") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise ReadError(f"{name}: its gzip stream is damaged: {error}") from error
-    except OSError as error:
-        raise ReadError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
 def _read_header(stream: BinaryIO, name: str) -> tuple[Any, tuple[str, ...]]:

@@ -15,16 +15,15 @@ from volconv.errors import OutOfMemoryError, ReadError
 from volconv.io.raw import RawFile
 from volconv.io.tiffpages import DECODE_ERRORS, PageReader
 from volconv.io.tiffspacing import stated_geometry
-from volconv.io.volume import OpenVolume, VolumeInfo
+from volconv.io.volume import Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from volconv.geometry import Geometry
     from volconv.io.tiffwrite import TiffSink
-    from volconv.io.volume import Scaling
+    from volconv.io.volume import Request
     from volconv.region import Index5, Region
 
 DTYPES = (
@@ -49,29 +48,33 @@ _AXIS = {"T": 0, "C": 1, "Z": 2, "Q": 2, "I": 2, "Y": 3, "X": 4}
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 
-def open_file(path: Path, key: str | None) -> TiffSource:  # noqa: ARG001  # the signature of every format
+def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> TiffSource:  # noqa: ARG001  # the signature of every format
     """Open the first series of a TIFF file."""
     return TiffSource(path)
 
 
-def create_file(
-    path: Path,
-    key: str | None,  # noqa: ARG001  # the signature of every format
-    *,
-    shape: Index5,
-    dtype: np.dtype[Any],
-    geometry: Geometry | None,
-    like: VolumeInfo | None,  # noqa: ARG001  # the signature of every format
-    scaling: Scaling | None,
-    overwrite: bool,
-    note: str,
-) -> TiffSink:
-    """Create a TIFF stack: see :func:`volconv.io.tiffwrite.create_stack`."""
-    from volconv.io.tiffwrite import create_stack
+def list_contents(path: Path) -> list[Entry]:
+    """Every series."""
+    with contextlib.ExitStack() as files:
+        _, tiff = opened(path, files)
+        return [
+            Entry(f"{path}:{i}", tuple(series.shape), str(series.dtype), series.axes)
+            for i, series in enumerate(tiff.series)
+        ]
 
-    return create_stack(
-        path, shape=shape, dtype=dtype, geometry=geometry, scaling=scaling, overwrite=overwrite, note=note
-    )
+
+def describe_new(request: Request) -> VolumeInfo:
+    """See :mod:`volconv.io.tiffwrite`."""
+    from volconv.io import tiffwrite
+
+    return tiffwrite.describe_new(request)
+
+
+def create_file(request: Request) -> TiffSink:
+    """See :mod:`volconv.io.tiffwrite`."""
+    from volconv.io import tiffwrite
+
+    return tiffwrite.create_file(request)
 
 
 class TiffSource(OpenVolume):

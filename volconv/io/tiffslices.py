@@ -12,7 +12,7 @@ from volconv.errors import ReadError
 from volconv.io.tiff import check_chain, check_page, decoded, one_line, opened, read_dtype
 from volconv.io.tiffpages import DECODE_ERRORS, PageReader
 from volconv.io.tiffspacing import stated_geometry
-from volconv.io.volume import OpenVolume, VolumeInfo
+from volconv.io.volume import Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from volconv.region import Region
 
 
-def open_slices(path: Path) -> SlicesSource:
+def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> SlicesSource:  # noqa: ARG001  # the signature of every format
     """Open the TIFF files of a folder, or those that a pattern names, as one volume.
 
     Slices are in natural order: slice2 comes before slice10.
@@ -38,6 +38,12 @@ def open_slices(path: Path) -> SlicesSource:
         place = "the folder holds" if path.is_dir() else "the pattern names"
         raise ReadError(f"{path}: {place} no .tif or .tiff files")
     return SlicesSource(path, files)
+
+
+def list_contents(path: Path) -> list[Entry]:
+    """The volume that the slices are."""
+    with open_file(path, None, axes=None, rgb=False) as source:
+        return [Entry(str(path), source.info.shape[2:], source.info.dtype.name, "ZYX")]
 
 
 class SlicesSource(OpenVolume):

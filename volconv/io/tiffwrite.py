@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import tifffile
 
-from volconv.errors import WriteError
-from volconv.geometry import Geometry
-from volconv.io.checks import check_block, stored_dtype
+from volconv.io.checks import check_block
 from volconv.io.raw import NCDHW, RawFile
-from volconv.io.target import Target, translated
-from volconv.io.tiff import DTYPES
+from volconv.io.target import Target, check_target, translated
 from volconv.io.volume import NewVolume, VolumeInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
 
-    from volconv.io.volume import Scaling
+    from volconv.geometry import Geometry
+    from volconv.io.volume import Request
     from volconv.region import Index5, Region
 
 #: What ImageJ opens as a hyperstack (its 16-bit signed and half precision readings differ between versions).
@@ -36,27 +33,19 @@ _CLASSIC_BYTES = 2**32 - 2**25
 _IMAGEJ_ORDER = (0, 2, 1, 3, 4)
 
 
-def create_stack(
-    path: Path,
-    *,
-    shape: Index5,
-    dtype: np.dtype[Any],
-    geometry: Geometry | None,
-    scaling: Scaling | None,
-    overwrite: bool,
-    note: str,
-) -> TiffSink:
+def describe_new(request: Request) -> VolumeInfo:
+    """Check a new stack, and tell what it will be."""
+    check_target(request.path, overwrite=request.overwrite)
+    return VolumeInfo(request.shape, request.dtype, request.geometry, format="tiff")
+
+
+def create_file(request: Request) -> TiffSink:
     """Create a TIFF stack.
 
     ``.ome.tif`` is OME-TIFF; ``.tif`` is an ImageJ hyperstack where ImageJ can hold it, and otherwise a plain stack
     (BigTIFF above 4 GB) that tifffile reads with its axes and spacing.
     """
-    stored = stored_dtype(dtype, DTYPES, path, "TIFF")
-    if scaling is not None:
-        raise WriteError(f"{path}: TIFF has no place for a slope and intercept", hint="write real values, or NIfTI")
-    geometry = geometry or Geometry()
-    info = VolumeInfo(shape, stored, geometry, format="tiff", notes=_dropped(geometry, path))
-    return TiffSink(path, info, overwrite=overwrite, note=note)
+    return TiffSink(request.path, describe_new(request), overwrite=request.overwrite, note=request.note)
 
 
 class TiffSink(NewVolume):
@@ -134,12 +123,3 @@ def _spacing(geometry: Geometry, *, ome: bool) -> tuple[tuple[float, float] | No
         sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (d, h, w), strict=True)}
         return None, {**sizes, **{f"PhysicalSize{axis}Unit": unit for axis in "ZYX"}}
     return (1 / w, 1 / h), {"spacing": d, "unit": geometry.unit}
-
-
-def _dropped(geometry: Geometry, path: Path) -> tuple[str, ...]:
-    """Say once what TIFF has no place for."""
-    if not geometry.is_axis_aligned:
-        return (f"{path.name}: TIFF holds no orientation; the affine's axes and origin are dropped, its spacing kept",)
-    if any(geometry.origin):
-        return (f"{path.name}: TIFF holds no origin; it is dropped, the spacing kept",)
-    return ()

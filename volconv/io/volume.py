@@ -11,9 +11,11 @@ from volconv.geometry import Geometry
 from volconv.region import Region
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
     from types import TracebackType
 
-    from numpy.typing import NDArray
+    from numpy.typing import DTypeLike, NDArray
 
     from volconv.region import Index5
 
@@ -31,6 +33,27 @@ class Scaling:
 
 
 @dataclass(frozen=True, slots=True)
+class Access:
+    """What touching a region costs; every source and sink takes regions in any order.
+
+    Parameters
+    ----------
+    chunk : tuple of 5 ints, optional
+        Box (N, C, D, H, W) that the file keeps as one piece: to touch one voxel of it is to read, or write, all of
+        it. None where voxels can be reached one by one.
+    spooled : bool
+        The format can only be read or written from start to end, so the whole volume goes, uncompressed, through a
+        temporary file: where it is read, at the first region; where it is written, at the commit.
+    in_memory : bool
+        A region costs no copy: the whole volume is one I/O block.
+    """
+
+    chunk: Index5 | None = None
+    spooled: bool = False
+    in_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VolumeInfo:
     """All that is known of a volume before a voxel is read.
 
@@ -43,10 +66,16 @@ class VolumeInfo:
     geometry : Geometry
     scaling : Scaling, optional
         Present where stored values are not the real ones.
-    in_memory : bool
-        Whether reading (or writing) a region costs no copy: then the whole volume is one I/O block.
+    time_step : float, optional
+        Seconds from one volume to the next; None where the file does not say.
     format : str
-        "array", "nifti", "hdf5" or "tiff".
+        Name of a :class:`volconv.io.formats.Format`, or "array".
+    axes : str
+        The file's own axes, of the letters N or T, C, Z, Y, X, in the order in which its library shows them:
+        "XYZT" for NIfTI, "CZYX" for most others.
+    compression : str, optional
+        How the voxels are packed, as the format calls it.
+    access : Access
     header : object, optional
         The format's own header, for a sink of the same format to carry on.
     notes : tuple of str
@@ -57,10 +86,67 @@ class VolumeInfo:
     dtype: np.dtype[Any]
     geometry: Geometry = field(default_factory=Geometry)
     scaling: Scaling | None = None
-    in_memory: bool = False
+    time_step: float | None = None
     format: str = "array"
+    axes: str = "NCDHW"
+    compression: str | None = None
+    access: Access = Access()
     header: Any = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a new file is to be: all that :func:`volconv.io.create_volume` was told, checked as far as any format can.
+
+    Parameters
+    ----------
+    path : Path
+    key : str or None
+        What follows the colon in ``file.h5:/path``.
+    shape : tuple of 5 ints
+    dtype : numpy.dtype
+    geometry : Geometry
+    scaling : Scaling or None
+    time_step : float or None
+    like : VolumeInfo or None
+        The input's: a file of the same format carries on its header.
+    options : dict
+        Creation options by name, as text; only names that the format has.
+    overwrite : bool
+    note : str
+        Where the volume comes from, and what of it the format cannot hold; one line.
+    """
+
+    path: Path
+    key: str | None
+    shape: Index5
+    dtype: np.dtype[Any]
+    geometry: Geometry
+    scaling: Scaling | None
+    time_step: float | None
+    like: VolumeInfo | None
+    options: Mapping[str, str]
+    overwrite: bool
+    note: str
+
+    def carried(self, name: str) -> Any:
+        """Header of the input where it is of the format ``name``, otherwise None."""
+        return self.like.header if self.like is not None and self.like.format == name else None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Something in a file that can be opened by itself: a dataset, a series, or all of it.
+
+    ``name`` is what to open it by, as in ``file.h5:/raw``; ``axes`` and ``shape`` are the file's own, ``axes`` empty
+    where the file does not name them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    axes: str
 
 
 @runtime_checkable
@@ -126,9 +212,7 @@ class OpenVolume:
     def numpy(self) -> NDArray[Any]:
         """The whole volume's real values (scaling applied, then float64), as an (N, C, D, H, W) array of its own."""
         stored = self.read(Region.whole(self.info.shape))
-        if self.info.scaling is None:
-            return np.array(stored)
-        return stored * np.float64(self.info.scaling.slope) + np.float64(self.info.scaling.intercept)
+        return np.array(stored) if self.info.scaling is None else real_values(stored, self.info.scaling)
 
     def __enter__(self) -> Self:
         return self
@@ -137,6 +221,21 @@ class OpenVolume:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def real_values(stored: NDArray[Any], scaling: Scaling | None, dtype: DTypeLike = np.float64) -> NDArray[Any]:
+    """Real values of stored ones, as floats; complex stays complex.
+
+    Examples
+    --------
+    >>> real_values(np.array([0, 2], np.uint8), Scaling(0.5, 1.0))
+    array([1., 2.])
+    """
+    values: NDArray[Any] = stored.astype(np.result_type(dtype, stored) if stored.dtype.kind == "c" else dtype)
+    if scaling is not None:
+        values *= values.dtype.type(scaling.slope)
+        values += values.dtype.type(scaling.intercept)
+    return values
 
 
 class NewVolume:

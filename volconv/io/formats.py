@@ -1,0 +1,208 @@
+"""Which file has which format, and what each format can hold: a table, and no more."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
+_COMPLEX = ("complex64", "complex128")
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A file format and what it can hold.
+
+    Parameters
+    ----------
+    name : str
+        As in :attr:`VolumeInfo.format`.
+    title : str
+        For people.
+    module : str
+        Of this package, with ``open_file``, ``list_contents`` and, where it writes, ``describe_new`` and
+        ``create_file``.
+    suffixes : tuple of str
+        Lower case. Empty for a folder of slices.
+    writes : bool
+    dtypes : tuple of str
+        Of stored voxels, by their NumPy names.
+    axes : str
+        For people.
+    geometry : {"affine", "spacing"}
+        Whether orientation and origin are kept, or spacing alone.
+    scaling : bool
+        Whether a slope and intercept from stored to real values are kept.
+    time : bool
+        Whether the time step is kept.
+    options : dict
+        Creation options and what they take.
+    """
+
+    name: str
+    title: str
+    module: str
+    suffixes: tuple[str, ...]
+    writes: bool
+    dtypes: tuple[str, ...]
+    axes: str
+    geometry: Literal["affine", "spacing"]
+    scaling: bool = False
+    time: bool = True
+    options: dict[str, str] | None = None
+
+
+_TIFF_OPTIONS = {
+    "compression": "none, zlib, lzw, zstd, lzma, packbits or another of tifffile's",
+    "predictor": "yes or no",
+    "tile": "H,W in multiples of 16",
+}
+
+FORMATS = (
+    Format(
+        name="nifti",
+        title="NIfTI-1, NIfTI-2",
+        module="nifti",
+        suffixes=(".nii", ".nii.gz"),
+        writes=True,
+        dtypes=(*_INTEGERS, "float32", "float64", *_COMPLEX),
+        axes="X Y Z, then T, then C",
+        geometry="affine",
+        scaling=True,
+    ),
+    Format(
+        name="pair",
+        title="NIfTI pair",
+        module="nifti",
+        suffixes=(".hdr", ".hdr.gz", ".img", ".img.gz"),
+        writes=False,
+        dtypes=(*_INTEGERS, "float32", "float64", *_COMPLEX),
+        axes="X Y Z, then T, then C",
+        geometry="affine",
+        scaling=True,
+    ),
+    Format(
+        name="mgh",
+        title="FreeSurfer MGH",
+        module="mgh",
+        suffixes=(".mgh", ".mgz", ".mgh.gz"),
+        writes=False,
+        dtypes=("uint8", "int16", "int32", "float32"),
+        axes="X Y Z, then T",
+        geometry="affine",
+    ),
+    Format(
+        name="tiff",
+        title="TIFF, OME-TIFF",
+        module="tiff",
+        suffixes=(".tif", ".tiff", ".ome.tif", ".ome.tiff"),
+        writes=True,
+        dtypes=(*_INTEGERS, "float16", "float32", "float64", *_COMPLEX),
+        axes="T C Z Y X in any order",
+        geometry="spacing",
+        options=_TIFF_OPTIONS,
+    ),
+    Format(
+        name="slices",
+        title="folder of TIFF slices",
+        module="tiffslices",
+        suffixes=(),
+        writes=True,
+        dtypes=(*_INTEGERS, "float16", "float32", "float64", *_COMPLEX),
+        axes="one file for each Z",
+        geometry="spacing",
+        time=False,
+        options=_TIFF_OPTIONS,
+    ),
+    Format(
+        name="hdf5",
+        title="HDF5",
+        module="hdf5",
+        suffixes=(".h5", ".hdf5"),
+        writes=True,
+        dtypes=(*_INTEGERS, "float16", "float32", "float64", *_COMPLEX),
+        axes="1 to 5 of T C Z Y X in any order",
+        geometry="affine",
+        options={
+            "chunks": "D,H,W or none",
+            "compression": "none, gzip, lzf, or one of hdf5plugin's (zstd, blosc, lz4, ...)",
+            "level": "of gzip and the like: 1 to 9",
+            "shuffle": "yes or no",
+        },
+    ),
+)
+
+SLICES = next(form for form in FORMATS if form.name == "slices")
+
+#: Suffix -> format.
+SUFFIXES = {suffix: form for form in FORMATS for suffix in form.suffixes}
+
+# The first suffix that is followed by a colon ends the path: what is inside a file may look like a path itself.
+_INSIDE = re.compile(r"(.*?\.(?:h5|hdf5)):(.*)|(.*?\.tiff?):(\d+)", re.IGNORECASE | re.DOTALL)
+
+
+def format_of(file: Path) -> Format | None:
+    """Format that a file's name asks for; a longer suffix counts more."""
+    return SUFFIXES.get(stem_and_ext(file)[1].lower())
+
+
+def known_suffixes(*, writes: bool = False) -> str:
+    """Suffixes for messages, those of several parts that go without saying left out."""
+    shown = [s for s, form in SUFFIXES.items() if (form.writes or not writes) and not s.startswith((".ome", ".hdr."))]
+    return ", ".join(suffix for suffix in shown if not suffix.startswith((".img.", ".mgh.")))
+
+
+def widened(dtype: np.dtype, form: Format) -> np.dtype | None:
+    """The smallest dtype that a format can hold and that holds every value of ``dtype``; None where there is none.
+
+    Examples
+    --------
+    >>> widened(np.dtype("float16"), SUFFIXES[".nii"])
+    dtype('float32')
+    """
+    native = np.dtype(np.uint8) if dtype == np.bool_ else dtype.newbyteorder("=")
+    if native.name in form.dtypes:
+        return native
+    held = [np.dtype(name) for name in form.dtypes]
+    return min((d for d in held if np.can_cast(native, d, "safe")), key=lambda d: d.itemsize, default=None)
+
+
+def split_path(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
+    """File and, for ``file.h5:/path`` and ``file.ome.tif:1``, what is meant inside it.
+
+    Examples
+    --------
+    >>> split_path("cells.h5:/volumes/raw")[1], split_path("cells.ome.tif:1")[1], split_path("brain.nii")[1]
+    ('/volumes/raw', '1', None)
+    """
+    text = os.fspath(path)
+    match = _INSIDE.fullmatch(text)
+    if match is None:
+        return Path(text), None
+    if match[3] is not None:
+        return Path(match[3]), match[4]
+    inner = match[2].strip("/")
+    return Path(match[1]), f"/{inner}" if inner else None
+
+
+def stem_and_ext(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Bare name and suffix, with the suffixes of two parts that volumes have; a folder's suffix is "/".
+
+    Examples
+    --------
+    >>> stem_and_ext("data/brain.nii.gz"), stem_and_ext("cells.v2.ome.tif"), stem_and_ext("x.h5:/raw")
+    (('brain', '.nii.gz'), ('cells.v2', '.ome.tif'), ('x', '.h5'))
+    """
+    if os.fspath(path).endswith("/"):
+        return Path(path).name, "/"
+    name = split_path(path)[0].name
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], name[-len(suffix) :]
+    plain = Path(name)
+    return plain.stem, plain.suffix
