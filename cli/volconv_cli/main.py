@@ -12,7 +12,7 @@ import volconv
 from volconv.errors import VolconvError
 from volconv_cli import exits
 
-COMMANDS = ("apply", "shape")
+COMMANDS = ("apply", "convert", "diff", "info", "shape")
 
 
 class _Commands(click.Group):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -37,6 +38,45 @@ def number(value: Any) -> complex:
     except ValueError:
         raise click.BadParameter(f"must be a number (got {value!r})") from None
     return parsed if parsed.imag else parsed.real
+
+
+def index_or_range(value: Any) -> Any:
+    """Parse ``"2"`` or ``"0:10"``, whose ends may be left out."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"(\d*)(:?)(\d*)", value.strip())
+    if match is None or value.strip() == "":
+        raise click.BadParameter(f"must be an index from 0 or a range such as 0:10 (got {value!r})")
+    first, colon, last = match.groups()
+    return slice(int(first) if first else None, int(last) if last else None) if colon else int(first)
+
+
+def distances(value: Any) -> Any:
+    """Parse ``"1,0.5,0.5um"``: one or three lengths along D,H,W with one unit, which may be left out."""
+    if not isinstance(value, str):
+        return value
+    match = re.fullmatch(r"([-+.\deE,\s]+?)\s*(mm|um|\u00b5m|\u03bcm|nm|m)?", value.strip())
+    try:
+        numbers = [float(part) for part in match[1].split(",")] if match else []
+    except ValueError:
+        numbers = []
+    if match is None or len(numbers) not in (1, 3) or not all(0 < n < float("inf") for n in numbers):
+        raise click.BadParameter(
+            f"must be 1 or 3 positive lengths along D,H,W and a unit (mm, um, nm or m), as in 1,0.5,0.5um (got {value!r})"
+        )
+    d, h, w = numbers * (3 // len(numbers))
+    return (d, h, w), "um" if match[2] in ("\u00b5m", "\u03bcm") else match[2]
+
+
+def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict[str, str]:  # noqa: ARG001  # click's signature
+    """Parse repeated ``NAME=VALUE``."""
+    found = {}
+    for text in values:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value):
+            raise click.BadParameter(f"must be NAME=VALUE, as in compression=zlib (got {text!r})")
+        found[name] = value
+    return found
 
 
 triple = integers(1, 3)
@@ -99,6 +139,52 @@ def conv_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def reading_options(command: F) -> F:
+    """Give what overrides, or selects from, what an input file says: keywords of ``open_volume``."""
+    for option in reversed(
+        [
+            click.option(
+                "--axes",
+                metavar="LETTERS",
+                help="The file's axes in its own order (see 'volconv info'), of T, C, Z, Y, X: XYZC, CZYX, ...",
+            ),
+            click.option(
+                "--spacing",
+                type=distances,
+                metavar="D,H,W[UNIT]",
+                help="Distance between voxels, whatever the file says, as in 1,0.5,0.5um.",
+            ),
+            click.option("--time", type=index_or_range, metavar="I|A:B", help="Read only these volumes, from 0."),
+            click.option("--channel", type=index_or_range, metavar="I|A:B", help="Read only these channels, from 0."),
+            click.option("--rgb", is_flag=True, help="Take colours as channels."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def stack_option(command: F) -> F:
+    """Give ``--stack``."""
+    return click.option("--stack", is_flag=True, help="Take all INPUTs as the channels of one volume.")(command)
+
+
+def creation_option(command: F) -> F:
+    """Give ``--co``."""
+    return click.option(
+        "--co",
+        "options",
+        multiple=True,
+        callback=assignments,
+        metavar="NAME=VALUE",
+        help="How the output is stored, as in compression=zlib ('volconv info --formats' lists all); repeatable.",
+    )(command)
+
+
+def overwrite_option(command: F) -> F:
+    """Give ``-f``."""
+    return click.option("-f", "--overwrite", is_flag=True, help="Replace existing outputs.")(command)
 
 
 def debug_option(command: F) -> F:

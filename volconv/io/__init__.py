@@ -122,6 +122,7 @@ def open_volume(
         if time is not None or channel is not None:
             volume = Selected(volume, time, channel, str(path))
         undo.pop_all()
+    volume.names = (str(path),)
     return volume
 
 
@@ -147,6 +148,7 @@ def open_stack(paths: Sequence[str | os.PathLike[str]], **options: Any) -> OpenV
             undo.callback(volumes[-1].close)
         stacked = Stacked(volumes, [str(path) for path in paths])
         undo.pop_all()
+    stacked.names = tuple(str(path) for path in paths)
     return stacked
 
 

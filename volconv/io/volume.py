@@ -193,6 +193,12 @@ class Sink(Protocol):
 class OpenVolume:
     """What every file source shares: use in ``with``, and :meth:`numpy` for small volumes.
 
+    Attributes
+    ----------
+    info : VolumeInfo
+    names : tuple of str
+        Paths that it was opened by: several for channels from several files, none for an array.
+
     Examples
     --------
     >>> import volconv
@@ -201,6 +207,7 @@ class OpenVolume:
     """
 
     info: VolumeInfo
+    names: tuple[str, ...] = ()
 
     def read(self, region: Region) -> NDArray[Any]:
         """See :meth:`Source.read`."""
