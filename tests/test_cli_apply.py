@@ -491,10 +491,10 @@ REFUSED = {
         5,
         r"padding must be smaller than the axis",
     ),
-    "dtype": (["in.nii", "--dtype", "flot"], 5, r"dtype must be a NumPy dtype such as .* \(got 'flot'\)"),
+    "dtype": (["in.nii", "--dtype", "flot"], 2, r"dtype must be a NumPy dtype such as .* \(got 'flot'\)"),
     "compute dtype": (
         ["in.nii", "--compute-dtype", "int8"],
-        5,
+        2,
         r"compute_dtype must be one of float32, .*\(got 'int8'",
     ),
     "complex into real": (
@@ -502,7 +502,25 @@ REFUSED = {
         5,
         r"output dtype must be complex",
     ),
-    "unknown kind of output": (["in.nii", "-o", "out.xyz"], 1, r"out\.xyz: the suffix names no known kind of volume"),
+    "unknown kind of output": (
+        ["in.nii", "-o", "out.xyz"],
+        2,
+        r"output must have a suffix that names a format: \.nii, .*\(got 'out\.xyz'\); a name that ends in / is",
+    ),
+    "a format that is only read": (["in.nii", "-o", "out.mgz"], 2, r"\(got 'out\.mgz'; FreeSurfer MGH is only read\)"),
+    "quiet and verbose": (["in.nii", "-q", "-v"], 2, "give either --quiet or --verbose"),
+    "report of a dry run": (["in.nii", "-n", "--report", "r.json"], 2, "--dry-run touches nothing: give --json"),
+    "creation option": (
+        ["in.nii", "--co", "tile=16,16"],
+        2,
+        r"must be one of none for NIfTI-1, NIfTI-2 \(got 'tile'\)",
+    ),
+    "no creation option": (["in.nii", "--co", "zlib"], 2, r"must be NAME=VALUE, as in compression=zlib \(got 'zlib'\)"),
+    "spacing": (["in.nii", "--spacing", "1,2"], 2, r"must be 1 or 3 positive lengths and a unit .* \(got '1,2'\)"),
+    "spacing of 0": (["in.nii", "--spacing", "0mm"], 2, r"\(got '0mm'\)"),
+    "time": (["in.nii", "--time", "a"], 2, r"must be an index from 0 or a range such as 0:10 \(got 'a'\)"),
+    "no such time": (["in.nii", "--time", "1"], 5, r"time must be an index below 1 .* \(got 1, in\.nii has 1\)"),
+    "no such channels": (["in.nii", "--channel", "0:3"], 5, r"channel must be .* \(got 0:3, in\.nii has 1\)"),
     "no folder": (["in.nii", "-o", "none/out.nii"], 1, r"none/out\.nii: the output's folder does not exist"),
     "a folder": (["in.nii", "-o", "folder.nii", "-f"], 1, r"folder\.nii: is a folder"),
     "existing output": (["in.nii", "-o", "old.nii"], 4, r"old\.nii: the output already exists; pass -f/--overwrite"),
@@ -622,6 +640,7 @@ def test_interrupted_before_anything(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("volconv.functional.apply", interrupt)
+    make_nifti("a.nii", noise())
     for inputs in (["a.nii"], ["a.nii", "b.nii"]):  # the rest is not begun
         volconv("apply", *inputs, "-k", "identity", "-o", "{stem}.h5", code=130)
         assert capsys.readouterr() == ("", "\nvolconv: interrupted\n")  # click leaves the line with ^C first
@@ -685,8 +704,8 @@ def test_apply_as_a_function_does_the_same():
     assert Path("function.nii").read_bytes() == Path("command.nii").read_bytes()
     assert seen[-1] == (read("command.nii").size,) * 2
     assert report.shape.output_shape == read("command.nii").shape
-    assert (report.source, report.destination) == (str(ANISO), "function.nii")
-    assert report.algorithm in report.candidates
+    assert (report.inputs, report.output) == ((str(ANISO),), "function.nii")
+    assert report.plan.algorithm in report.plan.candidates
     json.dumps(report.shape.as_dict())
 
 
@@ -694,7 +713,7 @@ def test_apply_as_a_function_does_the_same():
     ("arguments", "message", "code"),
     [
         (("", "-k", "identity", "-o", "out.nii"), "input must have a name (got an empty one)", 3),
-        (("in.nii", "-k", "identity", "-o", ""), "output must have a name (got an empty one)", 1),
+        (("in.nii", "-k", "identity", "-o", ""), "output must have a name (got an empty one)", 2),
         (("in.nii", "-k", "identity", "-o", "out.nii", "--padding", "100000"), "and its folder has room for", 1),
     ],
 )

@@ -76,12 +76,15 @@ def make_what_examples_name():
     """Small files under the names that the help's examples use."""
     make_nifti("brain.nii.gz", noise((12, 13, 14), "uint8"))
     make_nifti("brain.nii", noise((12, 13, 14), "int16"))
+    for name in ("t1", "t2"):
+        make_nifti(f"{name}.nii.gz", noise((12, 13, 14), "int16"))
     make_nifti("ct.nii", noise((12, 13, 14), "int16"))
     for i in (1, 2):
         make_nifti(f"sub-{i}.nii.gz", noise((12, 13, 14), "uint8", seed=i))
     tifffile.imwrite("cells.tif", noise((12, 13, 14), "uint16"), photometric="minisblack", metadata={"axes": "ZYX"})
     rng = np.random.default_rng(0)
     np.savez("unet.npz", weight=rng.standard_normal((8, 1, 3, 3, 3)), bias=rng.standard_normal(8))
+    np.savez("unet2.npz", weight=rng.standard_normal((8, 2, 3, 3, 3)))
     Path("smooth.toml").write_text('kernel = "gaussian:sigma=1.5mm"\npadding = "same"\n')
     Path("out").mkdir()
 
@@ -98,7 +101,9 @@ def test_examples_in_the_help_work(capsys, command):
             words += sorted(map(str, Path().glob(word))) if "*" in word else [word]
         volconv(*words)
         out, err = capsys.readouterr()
-        if words[0] == "apply":
+        if words[0] == "apply" and "-n" in words:
+            assert " -> " in out
+        elif words[0] == "apply":
             target = words[words.index("-o") + 1]
             done = [target] if "{" not in target else ["out/sub-1_smooth.nii.gz", "out/sub-2_smooth.nii.gz"]
             assert all(Path(name).is_file() for name in done)
@@ -152,6 +157,7 @@ def test_interrupted(capsys, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("volconv.functional.apply", interrupt)
+    make_nifti("x.nii", noise())
     volconv("apply", "x.nii", "-k", "identity", "-o", "y.nii", code=130)
     assert capsys.readouterr().err.splitlines()[-1] == "volconv: interrupted"
 
@@ -161,6 +167,7 @@ def test_a_bug_is_not_hidden(monkeypatch):
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("volconv.functional.apply", fail)
+    make_nifti("x.nii", noise())
     with pytest.raises(ZeroDivisionError):
         volconv_cli.main.main(["apply", "x.nii", "-k", "identity", "-o", "y.nii"])
 
@@ -262,4 +269,4 @@ def test_public_names_have_documentation_with_an_example():
         if name != "__version__":
             assert inspect.getdoc(thing), name
         if inspect.isfunction(thing):
-            assert "Examples\n--------\n>>> " in inspect.getdoc(thing) or name == "create_volume", name
+            assert "Examples\n--------\n>>> " in inspect.getdoc(thing) or name == "open_stack", name

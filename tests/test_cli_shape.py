@@ -218,7 +218,7 @@ def test_presets(capsys, preset):
         (["--input-shape", "9,9,9", "-k", "gaussian:sigma=1mm"], 2, r"--input-shape"),
         (["in.nii", "-k", "boxx"], 2, r"\(got 'boxx'\); did you mean box\?"),
         (["in.nii", "-k", "identity", "--padding", "same", "--stride", "2"], 2, "padding='same' needs stride 1"),
-        (["in.nii", "-k", "identity", "--dtype", "flot"], 5, "dtype must be a NumPy dtype"),
+        (["in.nii", "-k", "identity", "--dtype", "flot"], 2, "dtype must be a NumPy dtype"),
         (["gone.nii", "-k", "identity"], 3, "gone.nii: no such file"),
         (["in.nii", "-k", "gone.npy"], 3, "gone.npy"),
         (["in.nii", "--kernel-size", "3", "--bias", "gone.npy"], 3, "gone.npy"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from volconv.config import load_config
+from volconv.config import KEYS, dump_config, load_config
 from volconv.errors import ConfigError
 from volconv.geometry import Geometry
 from volconv.kernels import expand, load_bias, load_kernel
@@ -39,6 +39,20 @@ def test_every_key(tmp_path):
         compute-dtype = "float64"
         algorithm = "direct"
         threads = 4
+        output = "out/{stem}/"
+        axes = "XYZC"
+        spacing = "1,0.5,0.5um"
+        time = "0:10"
+        channel = 2
+        rgb = true
+        stack = true
+        co = {compression = "zlib", tile = [256, 256], level = 4, shuffle = true}
+        report = "r.json"
+        json = true
+        dry-run = true
+        overwrite = true
+        quiet = true
+        verbose = false
         """,
     )
     assert options == {
@@ -46,17 +60,32 @@ def test_every_key(tmp_path):
         "bias": "0.5",
         "stride": "2,1,1",
         "padding": "valid",
-        "padding_mode": "zeros",
-        "padding_value": "-1000",
+        "padding-mode": "zeros",
+        "padding-value": "-1000",
         "dilation": "2",
         "groups": "1",
-        "flip_kernel": True,
+        "flip-kernel": True,
         "dtype": "same",
-        "compute_dtype": "float64",
+        "compute-dtype": "float64",
         "algorithm": "direct",
         "threads": "4",
+        "output": f"{tmp_path}/out/{{stem}}/",
+        "axes": "XYZC",
+        "spacing": "1,0.5,0.5um",
+        "time": "0:10",
+        "channel": "2",
+        "rgb": True,
+        "stack": True,
+        "co": ["compression=zlib", "tile=256,256", "level=4", "shuffle=yes"],
+        "report": f"{tmp_path}/r.json",
+        "json": True,
+        "dry-run": True,
+        "overwrite": True,
+        "quiet": True,
+        "verbose": False,
     }
-    assert options["flip_kernel"] is True
+    assert set(options) == set(KEYS)
+    assert options["flip-kernel"] is True
 
 
 @pytest.mark.parametrize(
@@ -69,13 +98,45 @@ def test_every_key(tmp_path):
         ("padding = [0, 1, 1]", "padding", "0,1,1"),
         ('bias = "1+2j"', "bias", "1+2j"),
         ("bias = 2", "bias", "2"),
-        ('padding-value = "1e3"', "padding_value", "1e3"),
-        ("padding-value = 1e-3", "padding_value", "0.001"),
-        ("flip-kernel = false", "flip_kernel", False),
+        ('padding-value = "1e3"', "padding-value", "1e3"),
+        ("padding-value = 1e-3", "padding-value", "0.001"),
+        ("flip-kernel = false", "flip-kernel", False),
     ],
 )
 def test_values_are_what_the_command_line_would_take(tmp_path, line, option, value):
     assert config(tmp_path, line) == {option: value}
+
+
+def test_kernels_and_biases_of_numbers(tmp_path):
+    options = config(tmp_path, "kernel = [[[-1, 0, 1]], [[0.5, 0, 2]]]\nbias = [1, 2]")
+    np.testing.assert_array_equal(options["kernel"], [[[-1, 0, 1]], [[0.5, 0, 2]]])
+    assert options["bias"].tolist() == [1, 2]
+
+
+def test_what_is_written_is_read_back(tmp_path, monkeypatch):
+    text = """
+        kernel = [[[1.5, 2.0, 3.0]]]
+        bias = "w.npz:b"
+        stride = [2, 1, 1]
+        padding = "same"
+        padding-value = "-1000"
+        groups = 3
+        flip-kernel = true
+        output = "out/"
+        time = "0:10"
+        channel = 2
+        co = {compression = "zlib", tile = "256,256"}
+        """
+    first = config(tmp_path, text)
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path / "deep")
+    written = dump_config(first)
+    again = config(tmp_path / "deep", written)
+    np.testing.assert_array_equal(again.pop("kernel"), first.pop("kernel"))
+    assert again == first
+    assert '\npadding = "same"\n' in written
+    assert f'bias = "{tmp_path}/w.npz:b"' in written
+    assert f'output = "{tmp_path}/out/"' in written
 
 
 def test_an_empty_file_says_nothing(tmp_path):
@@ -101,7 +162,7 @@ def test_files_are_relative_to_the_configuration(tmp_path, monkeypatch):
         ("strde = 2", "(got 'strde'); did you mean stride?"),
         ("padding_mode = 'zeros'", "(got 'padding_mode'); did you mean padding-mode?"),
         ("[apply]\nstride = 2", "(got 'apply')"),
-        ("output = 'x.nii'", "(got 'output')"),
+        ("config = 'x.toml'", "(got 'config')"),
         ('stride = "a"', "stride must be an integer or a list of 1 or 3 integers (D, H, W) (got 'a')"),
         ('stride = "same"', "stride must be an integer"),
         ("stride = 1.0", "stride must be an integer or a list of 1 or 3 integers (D, H, W) (got 1.0)"),
@@ -113,9 +174,18 @@ def test_files_are_relative_to_the_configuration(tmp_path, monkeypatch):
         ("stride = [[1], 2, 3]", "(got [[1], 2, 3])"),
         ("dilation = [1, 1, false]", "dilation must be an integer or a list"),
         ('padding = "full"', 'integers (D, H, W), "same" or "valid" (got \'full\')'),
-        ("kernel = 3", "kernel must be a string (got 3)"),
-        ("bias = true", "bias must be a number or a string (got true)"),
-        ("bias = [1, 2]", "bias must be a number or a string (got [1, 2])"),
+        ("kernel = 3", "kernel must be a string, or nested lists of numbers (3 to 5 axes of equal rows) (got 3)"),
+        ("bias = true", "bias must be a number, a string or a list of numbers (got true)"),
+        ("bias = [[1, 2]]", "bias must be a number, a string or a list of numbers (got [[1, 2]])"),
+        ("bias = ['a']", "(got ['a'])"),
+        ("kernel = [1, 2]", "(got [1, 2])"),
+        ("kernel = [[[1, 2], [3]]]", "(got [[[1, 2], [3]]])"),
+        ("kernel = [[[true]]]", "(got [[[True]]])"),
+        ("kernel = [[[]]]", "(got [[[]]])"),
+        ("co = 'zlib'", "co must be a table, as in {compression = \"zlib\"} (got 'zlib')"),
+        ("co = {tile = [1, [2]]}", "co must be a table"),
+        ("spacing = 1.0", "spacing must be a string, as in \"1,0.5,0.5um\" (got 1.0)"),
+        ("time = 1.5", "time must be an integer or a string, as in \"0:10\" (got 1.5)"),
         ("padding-value = false", "padding-value must be a number or a string (got false)"),
         ("padding-mode = 0", "padding-mode must be a string (got 0)"),
         ("dtype = 32", "dtype must be a string (got 32)"),

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volconv.epilogue import Counts, check_output_dtype, store
+from volconv.epilogue import Counts, check_output_dtype, count_non_finite, store
 from volconv.errors import DtypeError
 from volconv.io.volume import Scaling
 
@@ -131,7 +131,21 @@ def test_no_values():
 
 
 def test_counts_add_up():
-    assert sum([Counts(1, 2), Counts(3, 4)], Counts()) == Counts(4, 6)
+    assert sum([Counts(1, 2, 3), Counts(3, 4, 5)], Counts()) == Counts(4, 6, 8)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+def test_values_that_are_not_finite_are_counted(dtype):
+    values = np.full((3, 4), np.finfo(dtype).max, dtype)  # their sum is infinite, they are not
+    assert count_non_finite(values) == Counts()
+    values[1, 2], values[0, 0], values[2, 3] = np.nan, np.inf, -np.inf
+    assert count_non_finite(values) == Counts(non_finite=3)
+    assert count_non_finite(values[:, ::-2]) == Counts(non_finite=1)
+    assert count_non_finite(np.empty((0, 3), dtype)) == Counts()
+
+
+def test_integers_are_finite():
+    assert count_non_finite(np.ones((2, 2), np.int64)) == Counts()
 
 
 @pytest.mark.parametrize("dtype", [*INTEGERS, "float16", *FLOATS])

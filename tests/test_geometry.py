@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nibabel.affines import apply_affine, voxel_sizes
 
-from volconv.geometry import Geometry, output_geometry
+from volconv.geometry import MILLIMETRES, Geometry, grids_agree, output_geometry
 from volconv.params import Conv3dParams
 from volconv.shapes import full_output_shape
 
@@ -126,3 +126,58 @@ def test_matrix_is_a_copy():
 )
 def test_axis_aligned(matrix, aligned):
     assert Geometry.from_matrix(matrix).is_axis_aligned is aligned
+
+
+@given(affines(), st.tuples(spacings, spacings, spacings))
+def test_another_spacing_keeps_directions_and_origin(matrix, spacing):
+    lengths = voxel_sizes(matrix)
+    changed = Geometry.from_matrix(matrix).with_spacing(spacing, None)
+    for axis in range(3):
+        if lengths[axis] > 1e-6:
+            direction = matrix[:3, axis] / lengths[axis]
+            np.testing.assert_allclose(changed.matrix[:3, axis], direction * spacing[::-1][axis], atol=1e-9)
+    np.testing.assert_array_equal(changed.matrix[:3, 3], matrix[:3, 3])
+    assert changed.unit == "mm"
+
+
+def test_another_unit_measures_the_same_place():
+    geometry = Geometry.from_spacing((3.0, 2.0, 1.0), "mm", origin=(30.0, 20.0, 10.0))
+    changed = geometry.with_spacing((300.0, 200.0, 100.0), "um")
+    assert changed.origin == (30000.0, 20000.0, 10000.0)
+    assert changed.unit == "um"
+    np.testing.assert_allclose(changed.spacing_in("mm"), (0.3, 0.2, 0.1))
+
+
+def test_a_first_spacing_starts_at_the_origin():
+    moved = Geometry().resampled((1, 1, 1), (2.5, 0.0, 0.0))
+    assert moved.with_spacing((2.0, 1.0, 1.0), "um") == Geometry.from_spacing((2.0, 1.0, 1.0), "um")
+
+
+@given(affines(), st.sampled_from(sorted(MILLIMETRES)), st.sampled_from(sorted(MILLIMETRES)))
+def test_units_do_not_matter_to_a_grid(matrix, unit, other):
+    matrix[:3, :3] += np.eye(3) * 20  # a grid without extent agrees with nothing, not even with itself
+    scaled = matrix.copy()
+    scaled[:3] *= MILLIMETRES[unit] / MILLIMETRES[other]
+    assert grids_agree(Geometry.from_matrix(matrix, unit), Geometry.from_matrix(scaled, other), (5, 6, 7))
+
+
+@pytest.mark.parametrize(("shift", "agree"), [(0.0009, True), (0.0011, False)])
+@pytest.mark.parametrize("where", [(0, 3), (1, 3), (2, 3), (0, 0), (2, 1)])
+def test_grids_differ_by_a_thousandth_of_a_voxel_at_a_corner(shift, agree, where):
+    one = Geometry.from_spacing((2.0, 0.5, 1.0))
+    matrix = one.matrix
+    size = (9, 5, 7)
+    matrix[where] += 0.5 * shift / (1 if where[1] == 3 else size[::-1][where[1]] - 1)
+    assert grids_agree(one, Geometry.from_matrix(matrix), size) is agree
+
+
+def test_a_grid_without_a_unit_agrees_with_its_like():
+    assert grids_agree(Geometry(), Geometry(), (2, 2, 2))
+    assert not grids_agree(Geometry(), Geometry.from_spacing((1.0, 1.0, 1.0)), (2, 2, 2))
+
+
+def test_a_geometry_in_words():
+    assert Geometry.from_spacing((3.0, 0.5, 1.0), "um", (1.0, 0.0, -2.0)).in_words() == (
+        "affine [1 0 0 -2; 0 0.5 0 0; 0 0 3 1] um"
+    )
+    assert Geometry().in_words().endswith(" without a unit")

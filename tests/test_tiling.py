@@ -66,6 +66,20 @@ def test_blocks_start_on_the_grid_and_hold_whole_planes(convolution, voxel_bytes
 
 
 @settings(deadline=None)
+@given(convolutions(), st.floats(0, 50), budgets, st.integers(1, 9))
+def test_blocks_end_between_chunks_where_they_are_thick_enough(convolution, voxel_bytes, budget, chunk):
+    params, shape, grid = convolution
+    together = math.lcm(grid[0], chunk)
+    blocks = io_blocks(shape, params, grid, voxel_bytes, budget, chunk)
+    assert (times_covered(shape, [block.slices for block in blocks]) == 1).all()
+    thickest = max((block.shape[2] for block in blocks), default=0)
+    if thickest < shape[2]:
+        alone = max(block.shape[2] for block in io_blocks(shape, params, grid, voxel_bytes, budget))
+        assert thickest <= alone
+        assert thickest == alone // together * together or alone < together
+
+
+@settings(deadline=None)
 @given(convolutions(), st.floats(1, 50), budgets)
 def test_blocks_fit_the_budget_or_are_as_thin_as_can_be(convolution, voxel_bytes, budget):
     params, shape, grid = convolution

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from volconv.functional import apply, conv3d
     from volconv.geometry import Geometry
-    from volconv.io import create_volume, open_volume
+    from volconv.io import create_volume, open_stack, open_volume
     from volconv.module import Conv3d
     from volconv.shapes import output_shape
 
@@ -43,6 +43,7 @@ _HOMES = {
     "apply": "functional",
     "conv3d": "functional",
     "create_volume": "io",
+    "open_stack": "io",
     "open_volume": "io",
     "output_shape": "shapes",
 }
@@ -63,6 +64,7 @@ __all__ = [
     "apply",
     "conv3d",
     "create_volume",
+    "open_stack",
     "open_volume",
     "output_shape",
 ]

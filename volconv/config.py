@@ -1,17 +1,20 @@
-"""A TOML file that says what the options of ``volconv apply`` say."""
+"""A TOML file that says what the options of ``volconv apply`` say: read, and written back."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
 
 from volconv.errors import ConfigError
 from volconv.kernels.files import split_file_spec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _TRIPLE = "an integer or a list of 1 or 3 integers (D, H, W)"
 
@@ -22,16 +25,15 @@ def load_config(path: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     path : str or Path
-        A TOML file. Its keys are the long options of ``volconv apply`` without the dashes: ``kernel``, ``bias``,
-        ``stride``, ``padding``, ``padding-mode``, ``padding-value``, ``dilation``, ``groups``, ``flip-kernel``,
-        ``dtype``, ``compute-dtype``, ``algorithm``, ``threads``.
+        A TOML file. Its keys are the long options of ``volconv apply`` without the dashes, such as ``kernel``,
+        ``padding-mode`` or ``co``.
 
     Returns
     -------
     dict
-        By Python parameter name (``padding_mode``): the text that the option would be given on the command line
-        (``[2, 1, 1]`` is ``"2,1,1"``); flags are bools. Files are relative to the configuration's folder there, and to
-        the working folder here.
+        By option (``padding-mode``): the text that it would be given on the command line (``[2, 1, 1]`` is
+        ``"2,1,1"``); flags are bools, ``co`` a list of texts, and kernels and biases of numbers are arrays. Files are
+        relative to the configuration's folder there, and to the working folder here.
 
     Raises
     ------
@@ -42,23 +44,48 @@ def load_config(path: str | Path) -> dict[str, Any]:
     Examples
     --------
     >>> load_config("configs/mean.toml")  # doctest: +SKIP
-    {'kernel': 'box:size=3', 'padding': 'same', 'padding_mode': 'replicate'}
+    {'kernel': 'box:size=3', 'padding': 'same', 'padding-mode': 'replicate'}
     """
     path = Path(path)
     options: dict[str, Any] = {}
     for key, value in _read_toml(path).items():
-        if key not in _READERS:
-            close = difflib.get_close_matches(key.lower(), _READERS, n=1)
+        if key not in KEYS:
+            close = difflib.get_close_matches(key.lower(), KEYS, n=1)
             raise ConfigError(
-                f"{path}: key must be one of {', '.join(_READERS)} (got {key!r})",
+                f"{path}: key must be one of {', '.join(KEYS)} (got {key!r})",
                 hint=f"did you mean {close[0]}?" if close else None,
             )
-        expected, read = _READERS[key]
-        option = read(value)
+        kind = KEYS[key]
+        option = kind.read(value)
         if option is None:
-            raise ConfigError(f"{path}: {key} must be {expected} (got {_shown(value)})")
-        options[key.replace("-", "_")] = _beside(path, option) if key in ("kernel", "bias") else option
+            raise ConfigError(f"{path}: {key} must be {kind.expected} (got {_shown(value)})")
+        options[key] = _moved(option, kind.place, path.parent)
     return options
+
+
+def dump_config(options: Mapping[str, Any]) -> str:
+    """Text of a configuration file that says the same as these options.
+
+    Parameters
+    ----------
+    options : dict
+        By option, as :func:`load_config` gives them; None is left out. Files become absolute: the text may be kept
+        in any folder.
+
+    Examples
+    --------
+    >>> print(dump_config({"kernel": "box:size=3", "stride": "2", "groups": None}), end="")
+    kernel = "box:size=3"
+    stride = 2
+    """
+    import tomli_w
+
+    said = {}
+    for key, kind in KEYS.items():
+        value = options.get(key)
+        if value is not None:
+            said[key] = kind.write(_moved(value, kind.place, Path.cwd()))
+    return tomli_w.dumps(said)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -75,13 +102,14 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _beside(path: Path, spec: str) -> str:
-    """A file spec as seen from the working folder, any other spec as it is."""
-    file_and_key = split_file_spec(spec)
-    if file_and_key is None:
-        return spec
-    file, key = file_and_key
-    return str(path.parent / file) + (f":{key}" if key is not None else "")
+def _moved(value: Any, place: str, folder: Path) -> Any:
+    """A path seen from ``folder`` as seen from the working folder; anything that is no path as it is."""
+    if not isinstance(value, str) or place == "none":
+        return value
+    file, key = (split_file_spec(value) or (None, None)) if place == "weights" else (value, None)
+    if file is None or folder == Path():
+        return value
+    return os.path.join(folder, file) + (f":{key}" if key is not None else "")  # noqa: PTH118  # a final slash stays
 
 
 def _text(value: object) -> str | None:
@@ -100,6 +128,10 @@ def _integer(value: object) -> str | None:
     return _number(value) if isinstance(value, int) else None
 
 
+def _text_or_integer(value: object) -> str | None:
+    return _text(value) or _integer(value)
+
+
 def _triple(value: object) -> str | None:
     values = value if isinstance(value, list) else [value]
     texts = [text for text in map(_integer, values) if text is not None]
@@ -114,21 +146,96 @@ def _flag(value: object) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-#: What a key's value must be, in words and as a function that gives None where it is not.
-_READERS: dict[str, tuple[str, Callable[[object], Any]]] = {
-    "kernel": ("a string", _text),
-    "bias": ("a number or a string", _text_or_number),
-    "stride": (_TRIPLE, _triple),
-    "padding": (f'{_TRIPLE}, "same" or "valid"', _padding),
-    "padding-mode": ("a string", _text),
-    "padding-value": ("a number or a string", _text_or_number),
-    "dilation": (_TRIPLE, _triple),
-    "groups": ("an integer", _integer),
-    "flip-kernel": ("true or false", _flag),
-    "dtype": ("a string", _text),
-    "compute-dtype": ("a string", _text),
-    "algorithm": ("a string", _text),
-    "threads": ("an integer", _integer),
+def _array(value: object, axes: tuple[int, ...]) -> Any:
+    """Nested lists of numbers as an array; None where they are anything else."""
+    if not isinstance(value, list):
+        return None
+    try:
+        array = np.array(value)
+    except (ValueError, OverflowError):  # ragged, or an integer beyond 64 bits
+        return None
+    return array if array.ndim in axes and array.dtype.kind in "iuf" and array.size else None
+
+
+def _kernel(value: object) -> Any:
+    return _text(value) if isinstance(value, str) else _array(value, (3, 4, 5))
+
+
+def _bias(value: object) -> Any:
+    return _array(value, (1,)) if isinstance(value, list) else _text_or_number(value)
+
+
+def _table(value: object) -> list[str] | None:
+    if not isinstance(value, dict):
+        return None
+    pairs = [(name, _option(item)) for name, item in value.items()]
+    return None if any(text is None for _, text in pairs) else [f"{name}={text}" for name, text in pairs]
+
+
+def _option(value: object) -> str | None:
+    """Value of a creation option: yes, no, a word, a number or several."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    texts = [_text_or_number(item) for item in (value if isinstance(value, list) else [value])]
+    return ",".join(text for text in texts if text) if texts and all(texts) else None
+
+
+def _as_is(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def _as_integers(text: str) -> Any:
+    numbers = text.split(",")
+    if not all(number.strip().isdecimal() for number in numbers):
+        return text
+    return int(text) if len(numbers) == 1 else [int(number) for number in numbers]
+
+
+def _as_table(pairs: list[str]) -> dict[str, str]:
+    return {name: text for name, _, text in (pair.partition("=") for pair in pairs)}
+
+
+class _Key(NamedTuple):
+    """What a key's value must be, in words and as a function that gives None where it is not; how it is written.
+
+    ``place``: whether its text is a path ("path"), a spec that may start with one ("weights"), or neither ("none").
+    """
+
+    expected: str
+    read: Callable[[object], Any]
+    write: Callable[[Any], Any] = _as_is
+    place: str = "none"
+
+
+#: Every option of ``volconv apply`` but --config, --print-config and --debug.
+KEYS: dict[str, _Key] = {
+    "kernel": _Key("a string, or nested lists of numbers (3 to 5 axes of equal rows)", _kernel, place="weights"),
+    "bias": _Key("a number, a string or a list of numbers", _bias, place="weights"),
+    "stride": _Key(_TRIPLE, _triple, _as_integers),
+    "padding": _Key(f'{_TRIPLE}, "same" or "valid"', _padding, _as_integers),
+    "padding-mode": _Key("a string", _text),
+    "padding-value": _Key("a number or a string", _text_or_number),
+    "dilation": _Key(_TRIPLE, _triple, _as_integers),
+    "groups": _Key("an integer", _integer, int),
+    "flip-kernel": _Key("true or false", _flag),
+    "dtype": _Key("a string", _text),
+    "compute-dtype": _Key("a string", _text),
+    "algorithm": _Key("a string", _text),
+    "threads": _Key("an integer", _integer, int),
+    "output": _Key("a string", _text, place="path"),
+    "axes": _Key("a string", _text),
+    "spacing": _Key('a string, as in "1,0.5,0.5um"', _text),
+    "time": _Key('an integer or a string, as in "0:10"', _text_or_integer, _as_integers),
+    "channel": _Key('an integer or a string, as in "0:2"', _text_or_integer, _as_integers),
+    "rgb": _Key("true or false", _flag),
+    "stack": _Key("true or false", _flag),
+    "co": _Key('a table, as in {compression = "zlib"}', _table, _as_table),
+    "report": _Key("a string", _text, place="path"),
+    "json": _Key("true or false", _flag),
+    "dry-run": _Key("true or false", _flag),
+    "overwrite": _Key("true or false", _flag),
+    "quiet": _Key("true or false", _flag),
+    "verbose": _Key("true or false", _flag),
 }
 
 

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Voxels that an integer output could not hold as they were."""
+    """Output voxels that are worth a word.
+
+    ``saturated`` and ``not_a_number`` (stored as 0) could not be held by an integer output; ``non_finite`` are NaN or
+    infinite in a float one.
+    """
 
     saturated: int = 0
     not_a_number: int = 0
+    non_finite: int = 0
 
     def __add__(self, other: Counts) -> Counts:
-        return Counts(self.saturated + other.saturated, self.not_a_number + other.not_a_number)
+        return Counts(
+            self.saturated + other.saturated,
+            self.not_a_number + other.not_a_number,
+            self.non_finite + other.non_finite,
+        )
 
 
 #: What most blocks lose.
@@ -42,6 +51,22 @@ def check_output_dtype(dtype: np.dtype[Any], compute_dtype: np.dtype[Any]) -> No
         raise DtypeError(f"output dtype must be an integer, float or complex one (got {dtype})")
     if compute_dtype.kind == "c" and dtype.kind != "c":
         raise DtypeError(f"output dtype must be complex, as the results are (got {dtype})")
+
+
+def count_non_finite(values: NDArray[Any]) -> Counts:
+    """Count NaN and infinite values of a float or complex array.
+
+    Examples
+    --------
+    >>> count_non_finite(np.array([1.0, np.nan, -np.inf]))
+    Counts(saturated=0, not_a_number=0, non_finite=2)
+    """
+    if values.dtype.kind not in "fc":
+        return NONE_LOST
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):  # a sum is quick, and NaN and infinity stay in it
+            return NONE_LOST
+    return Counts(non_finite=values.size - int(np.count_nonzero(np.isfinite(values))))
 
 
 def store(values: NDArray[Any], target: NDArray[Any], scaling: Scaling | None = None) -> Counts:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv import __version__, dtypes
+from volconv import dtypes
 from volconv.errors import DtypeError, OutOfMemoryError, ShapeError
-from volconv.io import create_volume, open_volume
+from volconv.io import create_volume, describe_volume, open_volume
 from volconv.io.array import ArraySink, ArraySource
-from volconv.job import check_bias, resolve_job
+from volconv.io.volume import OpenVolume
+from volconv.job import check_bias, provenance, resolve_job
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
-from volconv.report import ApplyReport, shape_report
+from volconv.report import ApplyReport, Seconds, peak_memory
 from volconv.shapes import batched_shape, full_output_shape
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import SupportsIndex
 
     from numpy.typing import ArrayLike, NDArray
@@ -134,7 +137,7 @@ def conv3d(
 
 
 def apply(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | OpenVolume,
     destination: str | os.PathLike[str],
     kernel: str | ArrayLike,
     *,
@@ -150,15 +153,18 @@ def apply(
     compute_dtype: str | None = None,
     algorithm: str = "auto",
     threads: int | None = None,
+    options: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ApplyReport:
     """Convolve one volume file into another: what ``volconv apply`` does for each input.
 
     Parameters
     ----------
-    source : path
-        NIfTI, HDF5 (``file.h5:/path``) or TIFF; see :func:`volconv.open_volume`.
+    source : path or OpenVolume
+        NIfTI, MGH, HDF5 (``file.h5:/path``) or TIFF; or what :func:`volconv.open_volume` or
+        :func:`volconv.open_stack` gave, which also take axes, spacing and a selection. An open one stays open.
     destination : path
         Its suffix picks the format. It appears when it is complete.
     kernel : str or array
@@ -176,8 +182,12 @@ def apply(
         Of the output: a NumPy name, or "same" for that of the input. Integers are rounded and saturate.
     compute_dtype : str, optional
         "float32", "float64", "complex64" or "complex128"; by default what the volume's dtype asks for.
+    options : dict, optional
+        How the output is stored, as ``{"compression": "zlib"}``; each format has its own.
     overwrite : bool
         Whether an existing destination may be replaced.
+    dry_run : bool
+        Check everything and report the plan; read no voxel, and write nothing.
     progress : callable, optional
         Called with (output voxels done, output voxels in all) now and then.
 
@@ -193,16 +203,18 @@ def apply(
     Examples
     --------
     >>> report = apply("brain.nii.gz", "smooth.nii.gz", "gaussian:sigma=2mm", padding="same")  # doctest: +SKIP
-    >>> report.algorithm  # doctest: +SKIP
+    >>> report.plan.algorithm  # doctest: +SKIP
     'direct'
     """
     started = perf_counter()
-    try:
-        with open_volume(source) as volume:
+    with contextlib.ExitStack() as files:
+        volume = source if isinstance(source, OpenVolume) else files.enter_context(open_volume(source))
+        name = " + ".join(volume.names) or "volume"
+        try:
             job = resolve_job(
                 volume.info,
                 kernel,
-                source_name=str(source),
+                source_name=name,
                 bias=bias,
                 stride=stride,
                 padding=padding,
@@ -214,46 +226,46 @@ def apply(
                 dtype=dtype,
                 compute_dtype=compute_dtype,
             )
-            sink = create_volume(
-                destination,
-                shape=full_output_shape(volume.info.shape, job.params),
-                dtype=job.output_dtype,
-                geometry=job.output_geometry,
-                like=volume.info,
-                scaling=job.output_scaling,
-                overwrite=overwrite,
-                note=f"volconv {__version__}: {kernel if isinstance(kernel, str) else 'weights from an array'}",
+            target: dict[str, Any] = {
+                "shape": full_output_shape(volume.info.shape, job.params),
+                "dtype": job.output_dtype,
+                "geometry": job.output_geometry,
+                "like": volume.info,
+                "scaling": job.output_scaling,
+                "options": options,
+                "overwrite": overwrite,
+                "note": provenance(job, volume.names),
+            }
+            sink = None if dry_run else files.enter_context(create_volume(destination, **target))
+            info = describe_volume(destination, **target) if sink is None else sink.info
+            plan = make_plan(
+                job.params,
+                volume.info.shape,
+                job.compute_dtype,
+                algorithm=algorithm,
+                threads=threads,
+                voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
+                chunk_depth=info.access.chunk[2] if info.access.chunk else 1,
             )
-            with sink:
-                plan = make_plan(
-                    job.params,
-                    volume.info.shape,
-                    job.compute_dtype,
-                    algorithm=algorithm,
-                    threads=threads,
-                    voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
-                )
-                outcome = run(plan, volume, sink, job.weight, job.bias, progress)
-            notes = (*volume.info.notes, *sink.info.notes)
-    except MemoryError as error:
-        if isinstance(error, OutOfMemoryError):
-            raise
-        raise OutOfMemoryError(f"{source}: the run needs more memory than there is") from error
-    return ApplyReport(
-        source=str(source),
-        destination=str(destination),
-        shape=shape_report(volume.info.shape, job.params, job.output_dtype, job.bias is not None, volume.info.geometry),
-        algorithm=plan.algorithm,
-        candidates=plan.candidates,
-        compute_dtype=plan.compute_dtype.name,
-        output_dtype=sink.info.dtype.name,
-        threads=plan.threads,
-        blocks=len(plan.blocks),
-        seconds=perf_counter() - started,
-        read_seconds=outcome.read_seconds,
-        compute_seconds=outcome.compute_seconds,
-        write_seconds=outcome.write_seconds,
-        saturated=outcome.counts.saturated,
-        not_a_number=outcome.counts.not_a_number,
-        notes=notes,
+            report = ApplyReport(volume.names, str(destination), volume.info, info, job, plan)
+            if sink is None:
+                return report
+            outcome = run(plan, volume, sink, job.weight, job.bias, progress)
+            ending = perf_counter()
+            sink.commit()
+        except (ShapeError, DtypeError) as error:
+            if name in error.message:
+                raise
+            raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
+        except MemoryError as error:
+            if isinstance(error, OutOfMemoryError):
+                raise
+            raise OutOfMemoryError(f"{name}: the run needs more memory than there is") from error
+    now = perf_counter()
+    seconds = Seconds(
+        total=now - started,
+        read=outcome.read_seconds,
+        compute=outcome.compute_seconds,
+        write=outcome.write_seconds + now - ending,
     )
+    return replace(report, seconds=seconds, counts=outcome.counts, peak_memory=peak_memory())

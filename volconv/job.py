@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv import dtypes
+from volconv import __version__, dtypes
 from volconv.epilogue import check_output_dtype
-from volconv.errors import DtypeError, ShapeError
+from volconv.errors import DtypeError, ParameterError, ShapeError
 from volconv.geometry import output_geometry
-from volconv.kernels import expand, load_bias, load_kernel
+from volconv.kernels import expand, load_bias, load_kernel, split_file_spec
 from volconv.params import Conv3dParams
 from volconv.shapes import full_output_shape
 
@@ -24,12 +25,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Loaded:
+    """Where numbers came from, and which they were.
+
+    ``spec`` is None for an array; ``sha256`` is of the numbers as loaded, in C order and little-endian.
+    """
+
+    spec: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """Everything that a volume's header, a kernel and options decide.
 
     Parameters
     ----------
     params : Conv3dParams
+    kernel : Loaded
+        The weights before they knew the volume's channels.
+    flip_kernel : bool
+    loaded_bias : Loaded or None
     weight : (C_out, C_in/groups, kD, kH, kW) array
     bias : (C_out,) array or None
     compute_dtype, output_dtype : numpy.dtype
@@ -39,6 +57,9 @@ class Job:
     """
 
     params: Conv3dParams
+    kernel: Loaded
+    flip_kernel: bool
+    loaded_bias: Loaded | None
     weight: NDArray[Any]
     bias: NDArray[Any] | None
     compute_dtype: np.dtype[Any]
@@ -91,6 +112,9 @@ def resolve_job(
     check_output_dtype(output, compute)
     return Job(
         params=params,
+        kernel=_loaded(kernel, given),
+        flip_kernel=flip_kernel,
+        loaded_bias=None if biases is None else _loaded(bias, biases),
         weight=weight,
         bias=biases,
         compute_dtype=compute,
@@ -100,12 +124,38 @@ def resolve_job(
     )
 
 
+def provenance(job: Job, inputs: tuple[str, ...]) -> str:
+    """One line for the output file: what it is made of, and how."""
+    params = job.params
+    facts = {
+        "kernel_size": params.kernel_size,
+        "stride": params.stride,
+        "padding": (*params.padding_low, *params.padding_high),
+        "dilation": params.dilation,
+    }
+    said = ", ".join(f"{name} {','.join(map(str, values))}" for name, values in facts.items())
+    files = " + ".join(name.rpartition("/")[2] for name in inputs) or "an array"
+    kernel = job.kernel.spec or "weights from an array"
+    if file_and_key := split_file_spec(kernel):  # without its folder: the same file elsewhere gives the same bytes
+        kernel = file_and_key[0].rpartition("/")[2] + (f":{file_and_key[1]}" if file_and_key[1] else "")
+    return (
+        f"volconv {__version__}: conv3d of {files} with {kernel} "
+        f"(sha256 {job.kernel.sha256[:16]}), {said}, padding_mode {params.padding_mode}, groups {params.groups}"
+    )
+
+
+def _loaded(spec: object, values: NDArray[Any]) -> Loaded:
+    little = np.ascontiguousarray(values, values.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
+    return Loaded(spec if isinstance(spec, str) else None, values.shape, values.dtype.name, digest)
+
+
 def parse_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """A dtype by its NumPy name.
 
     Raises
     ------
-    DtypeError
+    ParameterError
         There is none of this name.
     """
     try:
@@ -113,7 +163,7 @@ def parse_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     except TypeError:
         dtype = np.dtype(object)
     if dtype.kind not in "biufc":
-        raise DtypeError(f"{name} must be a NumPy dtype such as uint8, int16 or float32 (got {value!r})")
+        raise ParameterError(f"{name} must be a NumPy dtype such as uint8, int16 or float32 (got {value!r})")
     return dtype
 
 
@@ -144,7 +194,7 @@ def _compute_dtype(
         return natural
     compute = parse_dtype("compute_dtype", asked)
     if compute.name not in dtypes.COMPUTE_DTYPES:
-        raise DtypeError(f"compute_dtype must be one of {', '.join(dtypes.COMPUTE_DTYPES)} (got {asked!r})")
+        raise ParameterError(f"compute_dtype must be one of {', '.join(dtypes.COMPUTE_DTYPES)} (got {asked!r})")
     if natural.kind == "c" and compute.kind != "c":
         raise DtypeError(f"compute_dtype must be complex where volume, weights or bias are (got {asked!r})")
     return compute

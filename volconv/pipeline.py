@@ -16,7 +16,7 @@ from volconv.dtypes import convert
 from volconv.engines import get_engine
 from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_params, planar_weight
-from volconv.epilogue import NONE_LOST, Counts, store
+from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
 from volconv.padding import FILL, Piece, padded_axes, read_block
 from volconv.region import Region
 from volconv.shapes import padded_interval
@@ -230,14 +230,19 @@ class _Convolution:
         target = result[item.volume, first * per_out : last * per_out, z0:z1, y0:y1, x0:x1]
         if parts == 1 and target.dtype == self._dtype and self.sink.info.scaling is None:
             self._prepared(padded, target, first)
-            return NONE_LOST
+            return self._counted(target)
         sums = scratch.get("sums", ((last - first) * per_out, parts, *size), self._dtype)
         self._prepared(padded, sums.reshape(-1, *size), first)
-        if parts == 1:
-            return store(sums[:, 0], target, self.sink.info.scaling)
-        values = scratch.get("complex", target.shape, self.plan.compute_dtype)
-        values.real, values.imag = sums[:, 0], sums[:, 1]
-        return store(values, target, self.sink.info.scaling)
+        values = sums[:, 0]
+        if parts == 2:
+            values = scratch.get("complex", target.shape, self.plan.compute_dtype)
+            values.real, values.imag = sums[:, 0], sums[:, 1]
+        lost = store(values, target, self.sink.info.scaling)
+        return lost if lost is not NONE_LOST else self._counted(target)
+
+    def _counted(self, target: NDArray[Any]) -> Counts:
+        """Values that are not finite, counted while they are in cache; nobody asks for those of an array in memory."""
+        return NONE_LOST if self.sink.info.access.in_memory else count_non_finite(target)
 
     def _span(self, stored: _Stored, axis: int, start: int, stop: int) -> tuple[list[Run], int]:
         """What the padded block of outputs ``start`` to ``stop`` holds along one axis of what was read; its size."""

@@ -71,6 +71,7 @@ def make_plan(
     algorithm: str = "auto",
     threads: int | None = None,
     voxel_bytes: tuple[int, int] = (0, 0),
+    chunk_depth: int = 1,
     block_bytes: int = BLOCK_BYTES,
     item_bytes: int | None = None,
 ) -> Plan:
@@ -87,6 +88,8 @@ def make_plan(
     voxel_bytes : tuple of 2 ints
         Bytes of a stored input voxel and of an output voxel that an I/O block holds; 0 for those that are views of
         memory. Two zeros: the whole volume is one block.
+    chunk_depth : int
+        Planes that the target packs together.
     block_bytes, item_bytes : int, optional
         Sizes to aim at for I/O blocks and for the padded blocks of work items. They change no bits.
 
@@ -109,7 +112,7 @@ def make_plan(
         blocks = [Region.whole(output_shape)] if output_shape[0] else []
     else:
         per_output = voxel_bytes[0] * params.in_channels / params.out_channels * float(np.prod(params.stride))
-        blocks = io_blocks(output_shape, params, needs.grid, per_output + voxel_bytes[1], block_bytes)
+        blocks = io_blocks(output_shape, params, needs.grid, per_output + voxel_bytes[1], block_bytes, chunk_depth)
     return Plan(
         params=params,
         input_shape=input_shape,

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import math
+import platform
+import resource
+import sys
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from volconv import __version__
 from volconv.geometry import output_geometry
+from volconv.io.target import Target, translated
+from volconv.io.volume import Scaling
 from volconv.shapes import full_output_shape, multiply_adds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
     import numpy as np
 
+    from volconv.epilogue import Counts
+    from volconv.errors import VolconvError
     from volconv.geometry import Geometry
+    from volconv.io.volume import VolumeInfo
+    from volconv.job import Job
     from volconv.params import Conv3dParams, Triple
+    from volconv.plan import Plan
     from volconv.region import Index5
+
+#: Raised when a key of the document changes its meaning or goes; new keys may come without.
+SCHEMA_VERSION = 1
 
 Spacing = tuple[float, float, float]
 
@@ -51,30 +70,172 @@ class ShapeReport:
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyReport:
-    """What was done to one volume.
+class Seconds:
+    """How long a run took, and how long its computing waited for reading and writing."""
 
-    ``candidates`` are the predicted seconds of each algorithm on one thread; the seconds of reading and writing are
-    those that computing had to wait; ``saturated`` and ``not_a_number`` count voxels that an integer output could not
-    hold; ``notes`` say what was assumed or left out.
+    total: float
+    read: float
+    compute: float
+    write: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyReport:
+    """What was done to one volume, or, after a dry run, what would be.
+
+    Parameters
+    ----------
+    inputs : tuple of str
+        Paths; several where files are the channels of one volume.
+    output : str
+    source, target : VolumeInfo
+    job : Job
+        Weights, parameters and dtypes as resolved.
+    plan : Plan
+    seconds : Seconds or None
+        None after a dry run, like the next two.
+    counts : Counts or None
+    peak_memory : int or None
+        Most bytes that the process had resident so far.
     """
 
-    source: str
-    destination: str
-    shape: ShapeReport
-    algorithm: str
-    candidates: dict[str, float]
-    compute_dtype: str
-    output_dtype: str
-    threads: int
-    blocks: int
-    seconds: float
-    read_seconds: float
-    compute_seconds: float
-    write_seconds: float
-    saturated: int
-    not_a_number: int
-    notes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    output: str
+    source: VolumeInfo
+    target: VolumeInfo
+    job: Job
+    plan: Plan
+    seconds: Seconds | None = None
+    counts: Counts | None = None
+    peak_memory: int | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """One line each on what was assumed, or left out."""
+        return (*self.source.notes, *self.target.notes)
+
+    @property
+    def shape(self) -> ShapeReport:
+        """The shapes, as :func:`shape_report` tells them."""
+        return shape_report(
+            self.source.shape, self.job.params, self.target.dtype, self.job.bias is not None, self.source.geometry
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: one of the ``runs`` of :func:`report_document`, by the schema in ``docs/report.schema.json``."""
+        params, plan = self.job.params, self.plan
+        return {
+            "status": "planned" if self.seconds is None else "done",
+            "inputs": list(self.inputs),
+            "output": self.output,
+            "source": _volume(self.source),
+            "target": _volume(self.target),
+            "parameters": {
+                **asdict(params),
+                "effective_kernel": params.effective_kernel,
+                "padding_value": _number(params.padding_value),
+                "flip_kernel": self.job.flip_kernel,
+            },
+            "kernel": asdict(self.job.kernel),
+            "bias": None if self.job.loaded_bias is None else asdict(self.job.loaded_bias),
+            "weights": self.shape.parameters,
+            "multiply_adds": self.shape.macs,
+            "compute_dtype": plan.compute_dtype.name,
+            "algorithm": {"name": plan.algorithm, "predicted_seconds": plan.candidates},
+            "plan": {
+                "threads": plan.threads,
+                "blocks": len(plan.blocks),
+                "block_shape": plan.blocks[0].shape if plan.blocks else None,
+                "item_groups": plan.item_groups,
+                "item_shape": plan.item_box,
+            },
+            "seconds": None if self.seconds is None else asdict(self.seconds),
+            "counts": None if self.counts is None else asdict(self.counts),
+            "peak_memory": self.peak_memory,
+            "notes": list(self.notes),
+        }
+
+
+def failed_run(inputs: Sequence[str], output: str, error: VolconvError) -> dict[str, Any]:
+    """What a report says of a volume that was not filtered."""
+    return {
+        "status": "failed",
+        "inputs": list(inputs),
+        "output": output,
+        "error": {"kind": type(error).__name__, "message": error.message, "hint": error.hint},
+    }
+
+
+def report_document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """A report of one call of ``volconv apply``: its runs, and what ran them.
+
+    Examples
+    --------
+    >>> sorted(report_document([]))
+    ['runs', 'schema_version', 'versions']
+    """
+    names = ("numpy", "numba", "nibabel", "h5py", "tifffile")
+    versions = {"volconv": __version__, "python": platform.python_version()}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": versions | {name: metadata.version(name) for name in names},
+        "runs": list(runs),
+    }
+
+
+def write_report(path: Path, runs: Sequence[dict[str, Any]], *, overwrite: bool) -> None:
+    """Write :func:`report_document` as a JSON file, which appears when it is complete.
+
+    Raises
+    ------
+    WriteError
+        As for any output.
+    """
+    target = Target(path, overwrite=overwrite)
+    with translated(path):
+        target.file.write(to_json(runs).encode())
+    target.commit()
+
+
+def to_json(runs: Sequence[dict[str, Any]]) -> str:
+    """:func:`report_document` as JSON."""
+    return json.dumps(report_document(runs), indent=2, allow_nan=False) + "\n"
+
+
+def peak_memory() -> int:
+    """Most bytes that this process had resident at a time."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _volume(info: VolumeInfo) -> dict[str, Any]:
+    scaling = info.scaling or Scaling(1.0, 0.0)
+    known = info.geometry.unit is not None
+    return {
+        "format": info.format,
+        "axes": info.axes,
+        "shape": info.shape,
+        "dtype": info.dtype.name,
+        "bytes": math.prod(info.shape) * info.dtype.itemsize,
+        "slope": scaling.slope,
+        "intercept": scaling.intercept,
+        "time_step": info.time_step,
+        "compression": info.compression,
+        "geometry": {
+            "unit": info.geometry.unit,
+            "spacing": info.geometry.spacing if known else None,
+            "origin": info.geometry.origin if known else None,
+            "affine": info.geometry.affine,
+        },
+    }
+
+
+def _number(value: complex) -> Any:
+    """A number as JSON can hold it: a pair where it is complex, a word where it is not finite."""
+    if complex(value).imag:
+        return [_number(complex(value).real), _number(complex(value).imag)]
+    real = complex(value).real
+    return real if math.isfinite(real) else str(real)
 
 
 def shape_report(

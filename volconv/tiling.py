@@ -32,7 +32,12 @@ class Item(NamedTuple):
 
 
 def io_blocks(
-    output_shape: Index5, params: Conv3dParams, grid: Triple, voxel_bytes: float, budget: int
+    output_shape: Index5,
+    params: Conv3dParams,
+    grid: Triple,
+    voxel_bytes: float,
+    budget: int,
+    chunk_depth: int = 1,
 ) -> list[Region]:
     """Regions of the output that are read, computed and written in turn: slabs along D of all channels.
 
@@ -46,6 +51,8 @@ def io_blocks(
         Bytes held for each voxel of a slab's input and output together, per output voxel.
     budget : int
         Bytes that one slab may take; a slab is never thinner than ``grid[0]``, nor volumes cut where they need not be.
+    chunk_depth : int
+        Planes that the target packs together: slabs end between chunks where they are thick enough for one.
     """
     volumes, channels, depth, height, width = output_shape
     if not volumes:
@@ -56,7 +63,9 @@ def io_blocks(
         step = min(volumes, int(whole))
         return [Region((n, 0, 0, 0, 0), (min(n + step, volumes), *output_shape[1:])) for n in range(0, volumes, step)]
     halo = params.effective_kernel[0] / params.stride[0]
-    thickness = _aligned(max(1, int(budget / plane - halo)), grid[0])
+    fitting = max(1, int(budget / plane - halo))
+    together = math.lcm(grid[0], chunk_depth)
+    thickness = _aligned(fitting, together if together <= fitting else grid[0])
     return [
         Region((n, 0, z, 0, 0), (n + 1, channels, min(z + thickness, depth), height, width))
         for n in range(volumes)

@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from volconv.errors import DtypeError, ShapeError, VolconvError
+from volconv.errors import VolconvError
 from volconv_cli import exits
-from volconv_cli.options import config_option, conv_options, debug_option, kernel_option
+from volconv_cli.options import (
+    config_option,
+    conv_options,
+    creation_option,
+    debug_option,
+    effective_config,
+    kernel_option,
+    overwrite_option,
+    reading_options,
+    stack_option,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from volconv.report import ApplyReport
 
+READING = ("axes", "spacing", "rgb", "time", "channel")
+
 
 @click.command("apply", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.argument("inputs", metavar="INPUT...", nargs=-1)
 @click.option(
-    "-o", "--output", metavar="OUTPUT", required=True, help="Output file, or a template with {stem}, {name} and {ext}."
+    "-o", "--output", metavar="OUTPUT", help="Output file, or a template with {stem}, {name} and {ext}; required."
 )
-@kernel_option(required=True)
+@kernel_option(required=False)
 @conv_options
 @click.option("--flip-kernel", is_flag=True, help="Flip the kernel: convolution in the mathematical sense.")
 @click.option(
@@ -53,12 +66,22 @@ if TYPE_CHECKING:
     show_envvar=True,
     help="How many threads compute.  [default: all cores]",
 )
+@reading_options
+@stack_option
+@creation_option
 @config_option
-@click.option("-f", "--overwrite", is_flag=True, help="Replace existing outputs.")
+@click.option("--print-config", is_flag=True, help="Print the options in effect as a --config file, and stop.")
+@click.option("--report", metavar="FILE.json", help="Write what was done to a JSON file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the same JSON.")
+@click.option("-n", "--dry-run", is_flag=True, help="Check everything, print the plan, and touch nothing.")
+@overwrite_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print more: algorithms, times, counts.")
 @debug_option
-def command(inputs: tuple[str, ...], output: str, overwrite: bool, quiet: bool, verbose: bool, **options: Any) -> int:
+@click.pass_context
+def command(
+    ctx: click.Context, /, inputs: tuple[str, ...], output: str | None, print_config: bool, **options: Any
+) -> int:
     """Convolve volumes with a kernel.
 
     \b
@@ -68,53 +91,109 @@ def command(inputs: tuple[str, ...], output: str, overwrite: bool, quiet: bool, 
       volconv apply ct.nii -k box:size=3 --padding 1 --padding-value -1000 -o m.h5
       volconv apply brain.nii -k unet.npz:weight -b unet.npz:bias -o features.nii
       volconv apply sub-*.nii.gz --config smooth.toml -o 'out/{stem}_smooth{ext}'
+      volconv apply --stack t1.nii.gz t2.nii.gz -k unet2.npz:weight -o f.nii
+      volconv apply cells.tif -k box:size=3 --spacing 1,0.5,0.5um -o mean.tif -n
 
-    INPUT is a NIfTI file, HDF5 (file.h5 or file.h5:/dataset), a TIFF stack, or a folder or quoted pattern of TIFF
-    slices. The suffix of OUTPUT picks its format.
+    INPUT is a NIfTI or MGH file, HDF5 (file.h5 or file.h5:/dataset), a TIFF stack (file.ome.tif:1 for its second
+    series), or a folder or quoted pattern of TIFF slices. The suffix of OUTPUT picks its format; folder/ is a new
+    folder of TIFF slices.
     """
-    outputs = name_outputs(inputs, output)
-    codes = []
-    for source, destination in zip(inputs, outputs, strict=True):
+    if print_config:
+        click.echo(effective_config({"output": output, **options}), nl=False)
+        return exits.DONE
+    # Not click's "required": --print-config does without.
+    for missing, name in (
+        (not inputs, "argument 'INPUT...'"),
+        (options["kernel"] is None, "option '-k' / '--kernel'"),
+        (output is None, "option '-o' / '--output'"),
+    ):
+        if missing:
+            raise click.UsageError(f"Missing {name}")
+    if options["quiet"] and options["verbose"]:
+        raise click.UsageError("give either --quiet or --verbose")
+    if options["dry_run"] and options["report"]:
+        raise click.UsageError("--dry-run touches nothing: give --json in place of --report")
+    jobs = name_outputs(inputs, str(output), stack=options.pop("stack"))
+    return _run(jobs, debug=ctx.obj.debug if ctx.obj else False, **options)
+
+
+def _run(
+    jobs: list[tuple[tuple[str, ...], str]],
+    *,
+    debug: bool,
+    report: str | None,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
+    **options: Any,
+) -> int:
+    """One job after the other; one that fails stops no other."""
+    from volconv.report import failed_run, to_json, write_report
+
+    if report is not None:
+        from volconv.io.target import check_target
+
+        check_target(Path(report), overwrite=options["overwrite"])
+    runs: list[dict[str, Any]] = []
+    errors: list[VolconvError] = []
+    for inputs, output in jobs:
         try:
-            with _progress(quiet, source) as progress:
-                from volconv.functional import apply
-
-                report = apply(source, destination, overwrite=overwrite, progress=progress, **options)
+            done = _apply(inputs, output, quiet=quiet, **options)
         except VolconvError as error:
-            if isinstance(error, ShapeError | DtypeError) and source not in error.message:
-                error.message = f"{source}: {error.message}"
-            if len(inputs) == 1:
-                raise
-            from volconv_cli.main import show_error
+            if len(jobs) > 1:
+                from volconv_cli.main import show_error
 
-            show_error(error, debug=click.get_current_context().meta["debug"])
-            codes.append(exits.code_of(error))
+                show_error(error, debug=debug)
+            errors.append(error)
+            runs.append(failed_run(inputs, output, error))
         else:
-            if not quiet:
-                _show(report, verbose)
-    if codes:
-        click.echo(f"volconv: {len(codes)} of {len(inputs)} inputs failed", err=True)
-        return exits.FAILURE
-    return exits.DONE
+            runs.append(done.as_dict())
+            if not (quiet or (as_json and options["dry_run"])):
+                _show(done, verbose=verbose)
+    if report is not None:
+        write_report(Path(report), runs, overwrite=options["overwrite"])
+    if as_json:
+        click.echo(to_json(runs), nl=False)
+    if not errors:
+        return exits.DONE
+    if len(jobs) == 1:
+        raise errors[0]
+    click.echo(f"volconv: {len(errors)} of {len(jobs)} inputs failed", err=True)
+    return exits.FAILURE
 
 
-def name_outputs(inputs: tuple[str, ...], template: str) -> list[str]:
-    """Output names, one for each input.
+def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any) -> ApplyReport:
+    from volconv.functional import apply
+    from volconv.io import open_stack, open_volume
+
+    reading = {name: options.pop(name) for name in READING}
+    kernel = options.pop("kernel")
+    with ExitStack() as files:
+        # Open before the bar is drawn: an input that is missing needs no bar.
+        volume = open_volume(inputs[0], **reading) if len(inputs) == 1 else open_stack(inputs, **reading)
+        files.enter_context(volume)
+        progress = files.enter_context(_progress(quiet or options["dry_run"], Path(inputs[0]).name))
+        return apply(volume, output, kernel, progress=progress, **options)
+
+
+def name_outputs(inputs: tuple[str, ...], template: str, *, stack: bool = False) -> list[tuple[tuple[str, ...], str]]:
+    """Inputs that belong together, and the name of their output.
 
     Raises
     ------
     click.UsageError
         Several inputs would get one name, or the template has an unknown field.
     """
-    if len(inputs) == 1 and "{" not in template:
-        return [template]
+    jobs = [inputs] if stack else [(name,) for name in inputs]
+    if len(jobs) == 1 and "{" not in template:
+        return [(jobs[0], template)]
     from volconv.io import split_path, stem_and_ext
 
     names = []
-    for source in inputs:
-        stem, ext = stem_and_ext(source)
+    for first, *_ in jobs:
+        stem, ext = stem_and_ext(f"{first.rstrip('/')}/" if Path(first).is_dir() else first)
         try:
-            names.append(template.format(stem=stem, ext=ext, name=split_path(source)[0].name))
+            names.append(template.format(stem=stem, ext=ext, name=split_path(first)[0].name))
         except (AttributeError, KeyError, IndexError, ValueError, TypeError):
             raise click.UsageError(
                 f"--output may use {{stem}}, {{name}} and {{ext}} (got {template!r}); write other braces twice"
@@ -123,13 +202,13 @@ def name_outputs(inputs: tuple[str, ...], template: str) -> list[str]:
     if count > 1:
         raise click.UsageError(
             f"--output must name a file for each input (got {name!r} for {count} of them); "
-            "use a template such as 'out/{stem}_smooth{ext}'"
+            "use a template such as 'out/{stem}_smooth{ext}', or --stack for channels of one volume"
         )
-    return names
+    return list(zip(jobs, names, strict=True))
 
 
 @contextmanager
-def _progress(quiet: bool, source: str) -> Iterator[Callable[[int, int], None] | None]:
+def _progress(quiet: bool, name: str) -> Iterator[Callable[[int, int], None] | None]:
     """Show a bar on a terminal, and nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield None
@@ -144,7 +223,7 @@ def _progress(quiet: bool, source: str) -> Iterator[Callable[[int, int], None] |
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(Path(source).name, total=None)
+        task = bar.add_task(name, total=None)
 
         def update(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
@@ -152,31 +231,48 @@ def _progress(quiet: bool, source: str) -> Iterator[Callable[[int, int], None] |
         yield update
 
 
-def _show(report: ApplyReport, verbose: bool) -> None:
-    from volconv_cli.text import numbers, spacing
+def _show(report: ApplyReport, *, verbose: bool) -> None:
+    """A line on stderr for what was done, and the plan on stdout for what was not."""
+    from volconv_cli.text import numbers, size, spacing
 
-    shape = report.shape
+    planned = report.seconds is None
+    shape, plan, counts = report.shape, report.plan, report.counts
     sizes = numbers(shape.input_shape)
     if shape.output_shape != shape.input_shape:
         sizes += f" -> {numbers(shape.output_shape)}"
     distances = spacing(shape.input_spacing, shape.unit)
     if shape.output_spacing != shape.input_spacing:
         distances = f"{spacing(shape.input_spacing, None)} -> {spacing(shape.output_spacing, shape.unit)}"
-    click.echo(
-        f"{report.source} -> {report.destination}: {sizes}, {distances}, {report.algorithm}, {report.seconds:.2f} s",
-        err=True,
-    )
-    for note in report.notes:
-        click.echo(f"  note: {note}", err=True)
-    for count, what in ((report.saturated, "saturated"), (report.not_a_number, "not a number, stored as 0")):
-        if count:
-            click.echo(f"  {count} voxels {what} in {report.output_dtype}", err=True)
-    if verbose:
-        predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in report.candidates.items())
-        click.echo(
-            f"  {report.compute_dtype} on {report.threads} threads in {report.blocks} blocks; seconds waited for "
-            f"reading {report.read_seconds:.2f}, computing {report.compute_seconds:.2f}, "
-            f"writing {report.write_seconds:.2f}\n"
+    time = f", {report.seconds.total:.2f} s" if report.seconds else ""
+    lines = [f"{' + '.join(report.inputs)} -> {report.output}: {sizes}, {distances}, {plan.algorithm}{time}"]
+    lines += [f"  note: {note}" for note in report.notes]
+    if counts:
+        for count, what in (
+            (counts.saturated, "saturated"),
+            (counts.not_a_number, "not a number, stored as 0"),
+            (counts.non_finite, "not finite"),
+        ):
+            if count:
+                lines.append(f"  {count} voxels {what} in {report.target.dtype.name}")
+    if planned:
+        params, read = report.job.params, math.prod(shape.input_shape) * report.source.dtype.itemsize
+        lines += [
+            f"  kernel {report.job.kernel.spec or 'of numbers'}: {numbers(params.kernel_size)}, "
+            f"stride {numbers(params.stride)}, dilation {numbers(params.dilation)}, groups {params.groups}",
+            f"  padding {numbers(params.padding_low)} before and {numbers(params.padding_high)} after, "
+            f"{params.padding_mode}",
+            f"  reads {size(read)} of {report.source.dtype.name} ({report.source.format}), "
+            f"writes {size(shape.output_bytes)} of {report.target.dtype.name} ({report.target.format})",
+        ]
+    if verbose or planned:
+        predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in plan.candidates.items())
+        lines += [
+            f"  {plan.compute_dtype.name} on {plan.threads} threads in {len(plan.blocks)} blocks",
             f"  predicted on one thread: {predicted}",
-            err=True,
+        ]
+    if verbose and report.seconds:
+        lines.append(
+            f"  seconds waited for reading {report.seconds.read:.2f}, computing {report.seconds.compute:.2f}, "
+            f"writing {report.seconds.write:.2f}"
         )
+    click.echo("\n".join(lines), err=not planned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from dataclasses import dataclass
 from importlib import import_module
 
 import click
@@ -13,6 +14,13 @@ from volconv.errors import VolconvError
 from volconv_cli import exits
 
 COMMANDS = ("apply", "convert", "diff", "info", "shape")
+
+
+@dataclass(slots=True)
+class Session:
+    """What one call of the command keeps: whether errors are shown with a traceback."""
+
+    debug: bool = False
 
 
 class _Commands(click.Group):
@@ -46,12 +54,12 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the code that :mod:`volconv_cli.exits` documents."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    session = Session()
     try:
-        code = cli.main(args=arguments, prog_name="volconv", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="volconv", standalone_mode=False, obj=session)
         sys.exit(code if isinstance(code, int) else exits.DONE)
     except VolconvError as error:
-        show_error(error, debug="--debug" in arguments)
+        show_error(error, debug=session.debug)
         sys.exit(exits.code_of(error))
     except click.ClickException as error:
         _show_usage(error)

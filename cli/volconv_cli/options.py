@@ -62,7 +62,7 @@ def distances(value: Any) -> Any:
         numbers = []
     if match is None or len(numbers) not in (1, 3) or not all(0 < n < float("inf") for n in numbers):
         raise click.BadParameter(
-            f"must be 1 or 3 positive lengths along D,H,W and a unit (mm, um, nm or m), as in 1,0.5,0.5um (got {value!r})"
+            f"must be 1 or 3 positive lengths and a unit (mm, um, nm, m), as in 1,0.5,0.5um (got {value!r})"
         )
     d, h, w = numbers * (3 // len(numbers))
     return (d, h, w), "um" if match[2] in ("\u00b5m", "\u03bcm") else match[2]
@@ -79,6 +79,11 @@ def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict
     return found
 
 
+def as_given(value: Any) -> Any:
+    """Text, or the array that a config file holds."""
+    return value
+
+
 triple = integers(1, 3)
 
 
@@ -88,6 +93,7 @@ def kernel_option(*, required: bool) -> Callable[[F], F]:
         "-k",
         "--kernel",
         metavar="KERNEL",
+        type=as_given,
         required=required,
         help="A named kernel (gaussian:sigma=1.5mm, box:size=3, identity, laplacian, sobel:axis=z, sobel), or weights "
         "from FILE[:KEY] (.npy, .npz:key, .h5:/path): 3-D is applied to each channel by itself, 4-D is "
@@ -99,7 +105,9 @@ def conv_options(command: F) -> F:
     """Give the parameters of a Conv3d."""
     for option in reversed(
         [
-            click.option("-b", "--bias", metavar="NUMBER|FILE[:KEY]", help="Added to each output channel."),
+            click.option(
+                "-b", "--bias", type=as_given, metavar="NUMBER|FILE[:KEY]", help="Added to each output channel."
+            ),
             click.option(
                 "--stride", type=triple, metavar="D,H,W", default="1", show_default=True, help="Step between outputs."
             ),
@@ -188,14 +196,24 @@ def overwrite_option(command: F) -> F:
 
 
 def debug_option(command: F) -> F:
-    """Give ``--debug``: kept in the context's ``meta`` for commands that go on after an error."""
+    """Give ``--debug``, which sets the ``debug`` of :class:`volconv_cli.main.Session`."""
 
     def keep(ctx: click.Context, param: click.Parameter, value: bool) -> None:  # noqa: ARG001  # click's signature
-        ctx.meta["debug"] = value
+        if ctx.obj is not None:
+            ctx.obj.debug = value
 
     return click.option(
-        "--debug", is_flag=True, expose_value=False, callback=keep, help="Show a traceback with an error."
+        "--debug",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=keep,
+        help="Show a traceback with an error.",
     )(command)
+
+
+#: Options whose names in Python are not their own.
+_RENAMED = {"co": "options", "json": "as_json"}
 
 
 def load_config(ctx: click.Context, param: click.Parameter, value: str | None) -> None:  # noqa: ARG001  # click's signature
@@ -203,7 +221,36 @@ def load_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is not None:
         from volconv.config import load_config as load
 
-        ctx.default_map = load(value)
+        ctx.default_map = {_RENAMED.get(key, key.replace("-", "_")): text for key, text in load(value).items()}
+
+
+def effective_config(parameters: dict[str, Any]) -> str:
+    """Text of a config file that gives the same values to a command's parameters; flags that are off are left out."""
+    from volconv.config import KEYS, dump_config
+
+    names = {key: _RENAMED.get(key, key.replace("-", "_")) for key in KEYS}
+    return dump_config({key: _as_typed(parameters.get(name)) for key, name in names.items()})
+
+
+def _as_typed(value: Any) -> Any:
+    """What was typed for a parsed value; None for what is as good as not given."""
+    match value:
+        case None | False:
+            return None
+        case slice():
+            return ":".join("" if end is None else str(end) for end in (value.start, value.stop))
+        case ((d, h, w), unit):
+            return f"{d:.17g},{h:.17g},{w:.17g}{unit or ''}"
+        case list():
+            return ",".join(map(str, value))
+        case dict():
+            return [f"{name}={text}" for name, text in value.items()] or None
+        case bool():
+            return value
+        case int() | float() | complex():
+            return str(value).strip("()")
+        case _:
+            return value
 
 
 def config_option(command: F) -> F:

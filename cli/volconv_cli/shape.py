@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from volconv_cli.options import config_option, conv_options, debug_option, integers, kernel_option, triple
+from volconv_cli.options import (
+    config_option,
+    conv_options,
+    debug_option,
+    integers,
+    kernel_option,
+    reading_options,
+    triple,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
 @click.option("--out-channels", type=click.IntRange(min=1), metavar="N", help="With --kernel-size.  [default: 1]")
 @conv_options
 @click.option("--dtype", metavar="DTYPE|same", help="Output dtype.  [default: as 'volconv apply' would choose]")
+@reading_options
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @debug_option
@@ -73,6 +82,11 @@ def _report(
     groups: int | None,
     bias: str | None,
     dtype: str | None,
+    axes: str | None,
+    spacing: Any,
+    rgb: bool,
+    time: Any,
+    channel: Any,
     **parameters: Any,
 ) -> ShapeReport:
     import numpy as np
@@ -83,7 +97,7 @@ def _report(
     from volconv.report import shape_report
 
     if input_file is not None:
-        with open_volume(input_file) as volume:
+        with open_volume(input_file, axes=axes, spacing=spacing, rgb=rgb, time=time, channel=channel) as volume:
             info = volume.info
     else:
         n, c, d, h, w = (1,) * (5 - len(input_shape or ())) + tuple(input_shape or ())
