@@ -338,19 +338,36 @@ def test_the_first_layer_of_a_network_on_a_brain():
     assert_matches(got, reference.conv3d(x, w, b, **parameters), allowed("float32", x, w, b, **parameters))
 
 
+#: What a preset makes of one channel: channels, dtype, and size.
+MADE = {
+    "edges": (3, "float32", 1),
+    "half": (1, "uint8", 2),
+    "microscopy": (1, "uint8", 1),
+    "unet_layer1": (8, "float32", 1),
+}
+
+
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
 def test_presets(preset):
     x = brain_crop()
-    volconv("apply", "brain.nii.gz", "--config", preset, "-o", "out.nii.gz")
-    channels = {"edges": 3, "unet_layer1": 8}.get(preset.stem, 1)
-    got = read("out.nii.gz")
-    assert got.shape == (1, channels, *x.shape[2:])
-    assert got.dtype == np.float32
+    output = "out.ome.tif" if preset.stem == "microscopy" else "out.nii.gz"
+    volconv("apply", "brain.nii.gz", "--config", preset, "-o", output)
+    channels, dtype, divided = MADE.get(preset.stem, (1, "float32", 1))
+    got = read(output)
+    assert got.shape == (1, channels, *(size // divided for size in x.shape[2:]))
+    assert got.dtype == dtype
     assert got.std() > 0
     if preset.stem == "mean":
         edges = np.pad(x[0, 0].astype(float), 1, mode="edge")
         windows = np.lib.stride_tricks.sliding_window_view(edges, (3, 3, 3))
         np.testing.assert_allclose(got[0, 0], windows.mean((3, 4, 5)), rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
+def test_presets_say_when_to_use_them_and_how(preset):
+    comment = "".join(line for line in preset.read_text().splitlines(keepends=True) if line.startswith("#"))
+    assert len(comment) > 150
+    assert f"--config configs/{preset.name}" in comment
 
 
 def threads_used(capsys):

@@ -188,7 +188,8 @@ def test_a_table_with_spacing_has_its_unit(capsys):
 def test_presets(capsys, preset):
     got = facts(capsys, ROOT / "sample_data" / "mni152_t1.nii.gz", "--config", preset)
     channels = {"edges": 3, "unet_layer1": 8}.get(preset.stem, 1)
-    assert got["output_shape"] == [1, channels, 189, 233, 197]
+    space = [94, 116, 98] if preset.stem == "half" else [189, 233, 197]
+    assert got["output_shape"] == [1, channels, *space]
     biases = 8 if preset.stem == "unet_layer1" else 0
     assert got["parameters"] == channels * math.prod(got["kernel_size"]) + biases
 

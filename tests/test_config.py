@@ -10,8 +10,7 @@ import pytest
 from volconv.config import KEYS, dump_config, load_config
 from volconv.errors import ConfigError
 from volconv.geometry import Geometry
-from volconv.kernels import expand, load_bias, load_kernel
-from volconv.params import Conv3dParams
+from volconv.kernels import load_bias, load_kernel
 
 PRESETS = Path(__file__).parents[1] / "configs"
 
@@ -224,23 +223,7 @@ def test_unreadable_files(tmp_path):
 # --- presets
 
 
-@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda p: p.stem)
-def test_presets_are_a_convolution_of_a_brain(path):
-    options = load_config(path)
-    kernel = load_kernel(options["kernel"], Geometry.from_spacing((1.0, 1.0, 1.0)))
-    weight, groups = expand(kernel.weight, 1, None)
-    params = Conv3dParams.parse(
-        weight.shape, groups=groups, padding=options["padding"], padding_mode=options.get("padding_mode", "zeros")
-    )
-    if "bias" in options:
-        assert load_bias(options["bias"], params.out_channels).shape == (params.out_channels,)
-    head = path.read_text().splitlines()[0:6]
-    assert head[0].startswith("# ")
-    assert any("volconv apply sample_data/mni152_t1.nii.gz -o" in line and path.name in line for line in head)
-
-
-def test_the_presets_are_all_there():
-    assert {p.stem for p in PRESETS.glob("*.toml")} == {"gaussian", "mean", "edges", "laplacian", "unet_layer1"}
+def test_files_of_a_preset_are_there():
     unet = load_config(PRESETS / "unet_layer1.toml")
     assert load_kernel(unet["kernel"], Geometry()).weight.shape == (8, 1, 3, 3, 3)
     assert load_bias(unet["bias"], 8).shape == (8,)

@@ -64,8 +64,9 @@ def test_the_table_is_whole():
 @pytest.mark.parametrize("form", [form for form in FORMATS if form.writes], ids=lambda form: form.name)
 def test_a_format_holds_the_dtypes_that_its_row_says(tmp_path, form):
     suffix = form.suffixes[0] if form.suffixes else "/"
-    for dtype in (np.dtype(code) for code in np.typecodes["AllInteger"] + np.typecodes["AllFloat"]):
-        path = f"{tmp_path}/{dtype.char}{suffix}"
+    codes = np.typecodes["AllInteger"] + np.typecodes["AllFloat"]
+    for dtype in {np.dtype(code).name: np.dtype(code) for code in codes}.values():
+        path = f"{tmp_path}/{dtype.name}{suffix}"
         if dtype.name in form.dtypes:
             with create_volume(path, shape=(1, 1, 1, 2, 3), dtype=dtype) as sink:
                 assert sink.info.dtype == dtype
