@@ -530,7 +530,7 @@ REFUSED = {
     "creation option": (
         ["in.nii", "--co", "tile=16,16"],
         2,
-        r"must be one of none for NIfTI-1, NIfTI-2 \(got 'tile'\)",
+        r"must be one of none for NIfTI \(got 'tile'\)",
     ),
     "no creation option": (["in.nii", "--co", "zlib"], 2, r"must be NAME=VALUE, as in compression=zlib \(got 'zlib'\)"),
     "spacing": (["in.nii", "--spacing", "1,2"], 2, r"must be 1 or 3 positive lengths and a unit .* \(got '1,2'\)"),

@@ -153,7 +153,7 @@ def test_a_dry_run_touches_nothing_and_says_what_would_be(capsys):
     assert "  padding 3,4,4 before and 3,4,4 after, zeros\n" in out
     assert "  reads 161 kB of int16 (nifti), writes 323 kB of float32 (tiff)\n" in out
     assert "predicted on one thread: direct " in out
-    assert "note: o.tif: TIFF, OME-TIFF holds no orientation" in out
+    assert "note: o.tif: TIFF holds no orientation" in out
 
 
 def test_a_dry_run_is_what_the_run_does_then(capsys):
@@ -371,7 +371,7 @@ def test_colours_as_channels(capsys):
 def test_what_an_output_cannot_hold_is_told_and_kept(capsys):
     volconv("apply", ANISO, "-k", "identity", "-o", "o.ome.tif")
     err = capsys.readouterr().err
-    assert "  note: o.ome.tif: TIFF, OME-TIFF holds no orientation, only spacing: dropped affine [-3.99979 " in err
+    assert "  note: o.ome.tif: OME-TIFF holds no orientation, only spacing: dropped affine [-3.99979 " in err
     with tifffile.TiffFile("o.ome.tif") as file:
         assert "dropped affine [-3.99979 " in file.ome_metadata
         assert "conv3d of aniso_vox.nii.gz with identity" in file.ome_metadata

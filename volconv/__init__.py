@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from volconv.conversion import convert
+    from volconv.difference import diff
     from volconv.errors import (
         ConfigError,
         DtypeError,
@@ -42,7 +44,9 @@ _HOMES = {
     "WriteError": "errors",
     "apply": "functional",
     "conv3d": "functional",
+    "convert": "conversion",
     "create_volume": "io",
+    "diff": "difference",
     "open_stack": "io",
     "open_volume": "io",
     "output_shape": "shapes",
@@ -63,7 +67,9 @@ __all__ = [
     "__version__",
     "apply",
     "conv3d",
+    "convert",
     "create_volume",
+    "diff",
     "open_stack",
     "open_volume",
     "output_shape",

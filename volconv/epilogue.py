@@ -87,7 +87,7 @@ def store(values: NDArray[Any], target: NDArray[Any], scaling: Scaling | None = 
     --------
     >>> out = np.empty(4, np.uint8)
     >>> store(np.array([0.5, 1.5, 300.0, -2.0]), out)
-    Counts(saturated=2, not_a_number=0)
+    Counts(saturated=2, not_a_number=0, non_finite=0)
     >>> out
     array([  0,   2, 255,   0], dtype=uint8)
     """

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections import Counter
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,6 @@ from volconv_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from volconv.report import ApplyReport
 
 READING = ("axes", "spacing", "rgb", "time", "channel")
@@ -165,6 +162,7 @@ def _run(
 def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any) -> ApplyReport:
     from volconv.functional import apply
     from volconv.io import open_stack, open_volume
+    from volconv_cli.text import progress_bar
 
     reading = {name: options.pop(name) for name in READING}
     kernel = options.pop("kernel")
@@ -172,7 +170,7 @@ def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any)
         # Open before the bar is drawn: an input that is missing needs no bar.
         volume = open_volume(inputs[0], **reading) if len(inputs) == 1 else open_stack(inputs, **reading)
         files.enter_context(volume)
-        progress = files.enter_context(_progress(quiet or options["dry_run"], Path(inputs[0]).name))
+        progress = files.enter_context(progress_bar(quiet or options["dry_run"], Path(inputs[0]).name))
         return apply(volume, output, kernel, progress=progress, **options)
 
 
@@ -205,30 +203,6 @@ def name_outputs(inputs: tuple[str, ...], template: str, *, stack: bool = False)
             "use a template such as 'out/{stem}_smooth{ext}', or --stack for channels of one volume"
         )
     return list(zip(jobs, names, strict=True))
-
-
-@contextmanager
-def _progress(quiet: bool, name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal, and nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield update
 
 
 def _show(report: ApplyReport, *, verbose: bool) -> None:

@@ -26,7 +26,8 @@ _BY_ERROR: tuple[tuple[type[VolconvError], int], ...] = (
 HELP = """\b
 Exit codes:
   0    done
-  1    failure (a file that cannot be written; some of several inputs failed)
+  1    failure (a file that cannot be written; some of several inputs failed);
+       'volconv diff': the volumes differ
   2    usage: unknown option, bad value
   3    an input is missing, damaged or of an unsupported kind
   4    the output exists (-f overwrites it)

@@ -1,16 +1,27 @@
-"""How numbers are worded, the same in every command."""
+"""How facts are worded and shown, the same in every command."""
 
 from __future__ import annotations
 
+import sys
+import textwrap
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+#: Columns of a terminal.
+WIDTH = 80
 
 
 def numbers(values: Sequence[int]) -> str:
     """Integers as an option takes them: ``1,1,189,233,197``."""
     return ",".join(str(v) for v in values)
+
+
+def decimals(values: Iterable[float]) -> str:
+    """Numbers for people: ``2,0.5,0.333333``."""
+    return ",".join(f"{v:.6g}" for v in values)
 
 
 def spacing(values: Sequence[float] | None, unit: str | None) -> str:
@@ -28,3 +39,54 @@ def size(count: int) -> str:
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} TB"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines whose cells stand below each other, two spaces apart."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[str]:
+    """Names and values as lines, the values below each other and broken to the terminal's width.
+
+    Lines of a value stay lines, and one without spaces, such as a path, is never broken. ``start`` is the column of
+    the values, by default two behind the longest name.
+    """
+    start = start or max(len(name) for name, _ in pairs) + 2
+    lines = []
+    for name, value in pairs:
+        for line in value.splitlines():
+            kept = WIDTH - start
+            # What is set in columns is not broken at their gaps.
+            parts = (
+                [line] if "  " in line else textwrap.wrap(line, kept, break_long_words=False, break_on_hyphens=False)
+            )
+            for part in parts:
+                lines.append(f"{name:{start}}{part}")
+                name = ""  # only the first line is named
+    return lines
+
+
+@contextmanager
+def progress_bar(quiet: bool, name: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar on a terminal, and nothing elsewhere."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    shown = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(name, total=None)
+
+        def update(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield update

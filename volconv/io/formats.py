@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -66,7 +66,7 @@ _TIFF_OPTIONS = {
 FORMATS = (
     Format(
         name="nifti",
-        title="NIfTI-1, NIfTI-2",
+        title="NIfTI",
         module="nifti",
         suffixes=(".nii", ".nii.gz"),
         writes=True,
@@ -98,9 +98,9 @@ FORMATS = (
     ),
     Format(
         name="tiff",
-        title="TIFF, OME-TIFF",
+        title="TIFF",
         module="tiff",
-        suffixes=(".tif", ".tiff", ".ome.tif", ".ome.tiff"),
+        suffixes=(".tif", ".tiff"),
         writes=True,
         dtypes=(*_INTEGERS, "float16", "float32", "float64", *_COMPLEX),
         axes="T C Z Y X in any order",
@@ -108,8 +108,19 @@ FORMATS = (
         options=_TIFF_OPTIONS,
     ),
     Format(
+        name="ome",
+        title="OME-TIFF",
+        module="tiff",
+        suffixes=(".ome.tif", ".ome.tiff"),
+        writes=True,
+        dtypes=("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64", *_COMPLEX),
+        axes="T C Z Y X in any order",
+        geometry="spacing",
+        options=_TIFF_OPTIONS,
+    ),
+    Format(
         name="slices",
-        title="folder of TIFF slices",
+        title="TIFF slices",
         module="tiffslices",
         suffixes=(),
         writes=True,
@@ -157,7 +168,7 @@ def known_suffixes(*, writes: bool = False) -> str:
     return ", ".join(suffix for suffix in shown if not suffix.startswith((".img.", ".mgh.")))
 
 
-def widened(dtype: np.dtype, form: Format) -> np.dtype | None:
+def widened(dtype: np.dtype[Any], form: Format) -> np.dtype[Any] | None:
     """The smallest dtype that a format can hold and that holds every value of ``dtype``; None where there is none.
 
     Examples
@@ -169,6 +180,8 @@ def widened(dtype: np.dtype, form: Format) -> np.dtype | None:
     if native.name in form.dtypes:
         return native
     held = [np.dtype(name) for name in form.dtypes]
+    if native.kind in "iu":  # NumPy calls it safe to make a float64 of an int64; beyond 2**53 it is not
+        held = [d for d in held if d.kind in "iu" or np.iinfo(native).bits <= np.finfo(d).nmant + 1]
     return min((d for d in held if np.can_cast(native, d, "safe")), key=lambda d: d.itemsize, default=None)
 
 
