@@ -12,7 +12,7 @@ import pytest
 import tifffile
 
 from command import ANISO, NUCLEI, ROOT, make_nifti, noise, volconv
-from volconv.describe import FIELDS, describe, dtypes_in_words, formats, keeps_in_words
+from volconv.describe import FIELDS, describe, dtypes_in_words, formats, formats_markdown, keeps_in_words
 from volconv.io import FORMATS
 
 BRAIN = ROOT / "sample_data" / "mni152_t1.nii.gz"
@@ -279,3 +279,7 @@ def test_every_field_is_in_the_help(printed):
     told = text.partition("names for --field:\n")[2].partition("\n\n")[0]
     names = [name for line in told.splitlines() for name in re.match(r" +([a-z_, ]+?)  ", line)[1].split(", ")]
     assert tuple(names) == FIELDS
+
+
+def test_the_readme_shows_the_table_of_formats():
+    assert formats_markdown() in (ROOT / "README.md").read_text()

@@ -293,8 +293,9 @@ def test_formats_as_data():
 def test_dtypes_in_words_are_all_dtypes(form):
     names = []
     for word in dtypes_in_words(form).split(", "):
-        if word == "(u)int8-64":
-            names += [f"{sign}int{bits}" for bits in (8, 16, 32, 64) for sign in ("u", "")]
+        if word.startswith("(u)int8-"):
+            most = int(word.removeprefix("(u)int8-"))
+            names += [f"{sign}int{bits}" for bits in (8, 16, 32, 64) if bits <= most for sign in ("u", "")]
         else:
             kind, *bits = word.replace("/", " ").split()
             stem = kind.rstrip("0123456789")
@@ -311,11 +312,11 @@ def test_the_table_in_markdown():
         assert row.count("|") == columns
         cells = [cell.strip() for cell in row.strip("|").split("|")]
         assert cells[0] == form.title
-        assert cells[1].split() == [f"`{suffix}`" for suffix in form.suffixes]
+        assert cells[1].split() == [f"`{suffix}`" for suffix in form.suffixes or ("folder/",)]
         assert cells[2] == ("read, write" if form.writes else "read")
         assert cells[3] == dtypes_in_words(form)
         assert cells[5] == keeps_in_words(form)
-        assert all(f"`{name}=` {takes}" in cells[6] for name, takes in (form.options or {}).items())
+        assert cells[6] == ", ".join(form.options or {})
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form.writes], ids=lambda form: form.name)

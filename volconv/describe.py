@@ -201,7 +201,7 @@ def dtypes_in_words(form: Format) -> str:
     '(u)int8-64, float32/64, complex64/128'
     """
     integers = [name for name in form.dtypes if "int" in name]
-    words = ["(u)int8-64"] if len(integers) == 8 else integers
+    words = {8: ["(u)int8-64"], 6: ["(u)int8-32"]}.get(len(integers), integers)
     for kind in ("float", "complex"):
         bits = [name.removeprefix(kind) for name in form.dtypes if name.startswith(kind)]
         words += [kind + "/".join(bits)] if bits else []
@@ -226,12 +226,12 @@ def formats_markdown() -> str:
     for form in FORMATS:
         cells = [
             form.title,
-            " ".join(f"`{suffix}`" for suffix in form.suffixes),
+            " ".join(f"`{suffix}`" for suffix in form.suffixes or ("folder/",)),
             "read, write" if form.writes else "read",
             dtypes_in_words(form),
             form.axes,
             keeps_in_words(form),
-            "; ".join(f"`{name}=` {values}" for name, values in (form.options or {}).items()),
+            ", ".join(form.options or {}),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

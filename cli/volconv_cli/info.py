@@ -167,7 +167,7 @@ def _show_formats(as_json: bool) -> None:
     blocks = []
     for form in FORMATS:
         pairs = [
-            ("suffixes", " ".join(form.suffixes)),
+            ("suffixes", " ".join(form.suffixes or ("folder/",))),
             ("dtypes", dtypes_in_words(form)),
             ("axes", form.axes),
             ("keeps", keeps_in_words(form)),
