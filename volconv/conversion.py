@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from dataclasses import dataclass
 from time import perf_counter
@@ -13,13 +12,13 @@ import numpy as np
 from volconv import __version__
 from volconv.dtypes import volume_compute_dtype
 from volconv.epilogue import NONE_LOST, Counts, store
-from volconv.errors import DtypeError, OutOfMemoryError
+from volconv.errors import DtypeError
 from volconv.io import (
     OpenVolume,
     Region,
     create_volume,
     describe_volume,
-    open_volume,
+    opened,
     output_format,
     real_values,
     split_path,
@@ -29,7 +28,7 @@ from volconv.job import parse_dtype
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -238,26 +237,6 @@ def blocks(shape: Index5, chunks: Sequence[Index5 | None], voxel_bytes: int, bud
     for axis, (size, step) in enumerate(zip(shape, box, strict=True)):
         regions = [r.along(axis, i, min(i + step, size)) for r in regions for i in range(0, size, step)]
     return regions
-
-
-@contextlib.contextmanager
-def opened(source: str | os.PathLike[str] | OpenVolume) -> Iterator[tuple[OpenVolume, str]]:
-    """An open volume and its name for messages; closed afterwards where it was opened here.
-
-    Raises
-    ------
-    OutOfMemoryError
-        What is done meanwhile needs more memory than there is.
-    """
-    with contextlib.ExitStack() as files:
-        volume = source if isinstance(source, OpenVolume) else files.enter_context(open_volume(source))
-        name = " + ".join(volume.names) or "volume"
-        try:
-            yield volume, name
-        except MemoryError as error:
-            if isinstance(error, OutOfMemoryError):
-                raise
-            raise OutOfMemoryError(f"{name}: needs more memory than there is") from error
 
 
 def _as_stored(

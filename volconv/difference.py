@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.conversion import blocks, opened
+from volconv.conversion import blocks
 from volconv.errors import ParameterError
 from volconv.geometry import Geometry, grids_agree
-from volconv.io import Region, real_values
+from volconv.io import Region, opened, real_values
 
 if TYPE_CHECKING:
     import os

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv import dtypes
-from volconv.errors import DtypeError, OutOfMemoryError, ShapeError
-from volconv.io import create_volume, describe_volume, open_volume
+from volconv.errors import DtypeError, ShapeError
+from volconv.io import create_volume, describe_volume, opened
 from volconv.io.array import ArraySink, ArraySource
-from volconv.io.volume import OpenVolume
 from volconv.job import check_bias, provenance, resolve_job
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from volconv.io import OpenVolume
     from volconv.params import Padding, Size3
 
 
@@ -207,9 +207,7 @@ def apply(
     'direct'
     """
     started = perf_counter()
-    with contextlib.ExitStack() as files:
-        volume = source if isinstance(source, OpenVolume) else files.enter_context(open_volume(source))
-        name = " + ".join(volume.names) or "volume"
+    with opened(source) as (volume, name), contextlib.ExitStack() as files:
         try:
             job = resolve_job(
                 volume.info,
@@ -226,41 +224,37 @@ def apply(
                 dtype=dtype,
                 compute_dtype=compute_dtype,
             )
-            target: dict[str, Any] = {
-                "shape": full_output_shape(volume.info.shape, job.params),
-                "dtype": job.output_dtype,
-                "geometry": job.output_geometry,
-                "like": volume.info,
-                "scaling": job.output_scaling,
-                "options": options,
-                "overwrite": overwrite,
-                "note": provenance(job, volume.names),
-            }
-            sink = None if dry_run else files.enter_context(create_volume(destination, **target))
-            info = describe_volume(destination, **target) if sink is None else sink.info
-            plan = make_plan(
-                job.params,
-                volume.info.shape,
-                job.compute_dtype,
-                algorithm=algorithm,
-                threads=threads,
-                voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
-                chunk_depth=info.access.chunk[2] if info.access.chunk else 1,
-            )
-            report = ApplyReport(volume.names, str(destination), volume.info, info, job, plan)
-            if sink is None:
-                return report
-            outcome = run(plan, volume, sink, job.weight, job.bias, progress)
-            ending = perf_counter()
-            sink.commit()
         except (ShapeError, DtypeError) as error:
             if name in error.message:
                 raise
             raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
-        except MemoryError as error:
-            if isinstance(error, OutOfMemoryError):
-                raise
-            raise OutOfMemoryError(f"{name}: the run needs more memory than there is") from error
+        target: dict[str, Any] = {
+            "shape": full_output_shape(volume.info.shape, job.params),
+            "dtype": job.output_dtype,
+            "geometry": job.output_geometry,
+            "like": volume.info,
+            "scaling": job.output_scaling,
+            "options": options,
+            "overwrite": overwrite,
+            "note": provenance(job, volume.names),
+        }
+        sink = None if dry_run else files.enter_context(create_volume(destination, **target))
+        info = describe_volume(destination, **target) if sink is None else sink.info
+        plan = make_plan(
+            job.params,
+            volume.info.shape,
+            job.compute_dtype,
+            algorithm=algorithm,
+            threads=threads,
+            voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
+            chunk_depth=info.access.chunk[2] if info.access.chunk else 1,
+        )
+        report = ApplyReport(volume.names, str(destination), volume.info, info, job, plan)
+        if sink is None:
+            return report
+        outcome = run(plan, volume, sink, job.weight, job.bias, progress)
+        ending = perf_counter()
+        sink.commit()
     now = perf_counter()
     seconds = Seconds(
         total=now - started,

@@ -6,27 +6,21 @@ Importing this package loads no file format's library; each format is one module
 from __future__ import annotations
 
 import contextlib
-import difflib
-import math
 import os
-import shutil
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
-from volconv.errors import ParameterError, ReadError, WriteError
-from volconv.geometry import Geometry
+from volconv.errors import OutOfMemoryError, ParameterError, ReadError
 from volconv.io.array import ArraySink, ArraySource
 from volconv.io.combine import Selected, Stacked
 from volconv.io.formats import FORMATS, SLICES, Format, format_of, known_suffixes, split_path, stem_and_ext, widened
+from volconv.io.request import make_request, output_format
 from volconv.io.volume import (
     Access,
     Entry,
     NewVolume,
     OpenVolume,
-    Request,
     Scaling,
     Sink,
     Source,
@@ -36,11 +30,12 @@ from volconv.io.volume import (
 from volconv.region import Region
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import DTypeLike
 
+    from volconv.geometry import Geometry
     from volconv.region import Index5
 
 __all__ = [
@@ -62,6 +57,7 @@ __all__ = [
     "list_contents",
     "open_stack",
     "open_volume",
+    "opened",
     "output_format",
     "real_values",
     "split_path",
@@ -152,6 +148,26 @@ def open_stack(paths: Sequence[str | os.PathLike[str]], **options: Any) -> OpenV
     return stacked
 
 
+@contextlib.contextmanager
+def opened(source: str | os.PathLike[str] | OpenVolume) -> Iterator[tuple[OpenVolume, str]]:
+    """An open volume and its name for messages; closed afterwards where it was opened here.
+
+    Raises
+    ------
+    OutOfMemoryError
+        What is done meanwhile needs more memory than there is.
+    """
+    with contextlib.ExitStack() as files:
+        volume = source if isinstance(source, OpenVolume) else files.enter_context(open_volume(source))
+        name = " + ".join(volume.names) or "volume"
+        try:
+            yield volume, name
+        except MemoryError as error:
+            if isinstance(error, OutOfMemoryError):
+                raise
+            raise OutOfMemoryError(f"{name}: needs more memory than there is") from error
+
+
 def list_contents(path: str | os.PathLike[str]) -> list[Entry]:
     """What a file holds that could be opened by itself: datasets of HDF5, series of TIFF; one entry otherwise.
 
@@ -219,7 +235,7 @@ def create_volume(
     >>> with create_volume("ones.nii", shape=(1, 1, 2, 3, 4), dtype="uint8") as sink:  # doctest: +SKIP
     ...     sink.write(Region.whole(sink.info.shape), np.ones(sink.info.shape, np.uint8))
     """
-    form, request, lost = _request(
+    form, request, lost = make_request(
         path,
         shape=shape,
         dtype=dtype,
@@ -243,34 +259,9 @@ def describe_volume(path: str | os.PathLike[str], **arguments: Any) -> VolumeInf
     OutputExistsError, WriteError, ParameterError
         As :func:`create_volume`.
     """
-    form, request, lost = _request(path, **arguments)
+    form, request, lost = make_request(path, **arguments)
     info = cast("VolumeInfo", _module(form).describe_new(request))
     return replace(info, notes=(*lost, *info.notes))
-
-
-def output_format(path: str | os.PathLike[str]) -> Format:
-    """Format that an output's name asks for.
-
-    Raises
-    ------
-    ParameterError
-        It names none that is written.
-    """
-    text = os.fspath(path)
-    if not text:
-        raise ParameterError("output must have a name (got an empty one)")
-    form = SLICES if text.endswith("/") else format_of(split_path(path)[0])
-    if form is None:
-        raise ParameterError(
-            f"output must have a suffix that names a format: {known_suffixes(writes=True)} (got {text!r})",
-            hint="a name that ends in / is a folder of TIFF slices",
-        )
-    if not form.writes:
-        raise ParameterError(
-            f"output must be of a format that is written: {known_suffixes(writes=True)} (got {text!r}; {form.title} "
-            "is only read)"
-        )
-    return form
 
 
 def _existing(path: str | os.PathLike[str]) -> tuple[Path, str | None, Format]:
@@ -300,80 +291,3 @@ def _respaced(info: VolumeInfo, spacing: tuple[tuple[float, float, float], str |
             hint="as in 1,0.5,0.5um",
         )
     return info.geometry.with_spacing(values, unit)
-
-
-def _request(
-    path: str | os.PathLike[str],
-    *,
-    shape: Index5,
-    dtype: DTypeLike,
-    geometry: Geometry | None = None,
-    like: VolumeInfo | None = None,
-    scaling: Scaling | None = None,
-    options: Mapping[str, str] | None = None,
-    overwrite: bool = False,
-    note: str = "",
-) -> tuple[Format, Request, tuple[str, ...]]:
-    """Check what can be checked alike for every format; also a line on each thing that this one cannot hold."""
-    form = output_format(path)
-    file, key = split_path(path)
-    known = form.options or {}
-    for name in options or {}:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            raise ParameterError(
-                f"creation option must be one of {', '.join(known) or 'none'} for {form.title} (got {name!r})",
-                hint=f"did you mean {close[0]}?" if close else None,
-            )
-    if scaling is not None and not form.scaling:
-        raise WriteError(
-            f"{path}: {form.title} has no place for a slope and intercept", hint="write real values, or NIfTI"
-        )
-    if geometry is None:
-        geometry = like.geometry if like is not None else Geometry()
-    stored = np.dtype(np.uint8) if np.dtype(dtype) == np.bool_ else np.dtype(dtype).newbyteorder("=")
-    if stored.name not in form.dtypes:
-        raise WriteError(
-            f"{path}: {form.title} cannot hold dtype {stored.name} (it holds {', '.join(form.dtypes)})",
-            hint="choose one of these with --dtype (dtype=...)",
-        )
-    step = like.time_step if like is not None and shape[0] > 1 else None
-    lost = tuple(f"{file.name}: {form.title} holds no {what}" for what in _lost(form, geometry, step))
-    _check_room(file, math.prod(shape) * stored.itemsize)
-    return (
-        form,
-        Request(
-            path=file,
-            key=key,
-            shape=shape,
-            dtype=stored,
-            geometry=geometry,
-            scaling=scaling,
-            time_step=step,
-            like=like,
-            options=dict(options or {}),
-            overwrite=overwrite,
-            note="; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part),
-        ),
-        lost,
-    )
-
-
-def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:
-    """What of a volume's geometry the format has no place for."""
-    lost = []
-    if form.geometry == "spacing" and geometry.unit is not None:
-        if not geometry.is_axis_aligned:
-            lost.append(f"orientation, only spacing: dropped {geometry.in_words()}")
-        elif any(geometry.origin):
-            lost.append(f"origin, only spacing: dropped {','.join(f'{v:.6g}' for v in geometry.origin)} (D,H,W)")
-    if step is not None and not form.time:
-        lost.append(f"time step: dropped {step:g} s")
-    return lost
-
-
-def _check_room(file: Path, size: int) -> None:
-    """Refuse at once what would fill the disk after hours; a missing folder is told of elsewhere."""
-    folder = file.resolve().parent
-    if folder.is_dir() and size > (free := shutil.disk_usage(folder).free):
-        raise WriteError(f"{file}: the output takes {size} bytes, and its folder has room for {free}")

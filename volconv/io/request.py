@@ -1,0 +1,126 @@
+"""What a new file is to be: every check that is the same for all formats, and what the one that is asked for loses."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from volconv.errors import ParameterError, WriteError
+from volconv.geometry import Geometry
+from volconv.io.formats import SLICES, Format, format_of, known_suffixes, split_path
+from volconv.io.volume import Request, Scaling, VolumeInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import DTypeLike
+
+    from volconv.region import Index5
+
+
+def output_format(path: str | os.PathLike[str]) -> Format:
+    """Format that an output's name asks for.
+
+    Raises
+    ------
+    ParameterError
+        It names none that is written.
+    """
+    text = os.fspath(path)
+    if not text:
+        raise ParameterError("output must have a name (got an empty one)")
+    form = SLICES if text.endswith("/") else format_of(split_path(path)[0])
+    if form is None:
+        raise ParameterError(
+            f"output must have a suffix that names a format: {known_suffixes(writes=True)} (got {text!r})",
+            hint="a name that ends in / is a folder of TIFF slices",
+        )
+    if not form.writes:
+        raise ParameterError(
+            f"output must be of a format that is written: {known_suffixes(writes=True)} (got {text!r}; {form.title} "
+            "is only read)"
+        )
+    return form
+
+
+def make_request(
+    path: str | os.PathLike[str],
+    *,
+    shape: Index5,
+    dtype: DTypeLike,
+    geometry: Geometry | None = None,
+    like: VolumeInfo | None = None,
+    scaling: Scaling | None = None,
+    options: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+    note: str = "",
+) -> tuple[Format, Request, tuple[str, ...]]:
+    """Check what :func:`volconv.io.create_volume` was told; also a line on each thing that the format cannot hold."""
+    form = output_format(path)
+    file, key = split_path(path)
+    known = form.options or {}
+    for name in options or {}:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            raise ParameterError(
+                f"creation option must be one of {', '.join(known) or 'none'} for {form.title} (got {name!r})",
+                hint=f"did you mean {close[0]}?" if close else None,
+            )
+    if scaling is not None and not form.scaling:
+        raise WriteError(
+            f"{path}: {form.title} has no place for a slope and intercept", hint="write real values, or NIfTI"
+        )
+    if geometry is None:
+        geometry = like.geometry if like is not None else Geometry()
+    stored = np.dtype(np.uint8) if np.dtype(dtype) == np.bool_ else np.dtype(dtype).newbyteorder("=")
+    if stored.name not in form.dtypes:
+        raise WriteError(
+            f"{path}: {form.title} cannot hold dtype {stored.name} (it holds {', '.join(form.dtypes)})",
+            hint="choose one of these with --dtype (dtype=...)",
+        )
+    step = like.time_step if like is not None and shape[0] > 1 else None
+    lost = tuple(f"{file.name}: {form.title} holds no {what}" for what in _lost(form, geometry, step))
+    _check_room(file, math.prod(shape) * stored.itemsize)
+    return (
+        form,
+        Request(
+            path=file,
+            key=key,
+            shape=shape,
+            dtype=stored,
+            geometry=geometry,
+            scaling=scaling,
+            time_step=step,
+            like=like,
+            options=dict(options or {}),
+            overwrite=overwrite,
+            note="; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part),
+        ),
+        lost,
+    )
+
+
+def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:
+    """What of a volume's geometry the format has no place for."""
+    lost = []
+    if form.geometry == "spacing" and geometry.unit is not None:
+        if not geometry.is_axis_aligned:
+            lost.append(f"orientation, only spacing: dropped {geometry.in_words()}")
+        elif any(geometry.origin):
+            lost.append(f"origin, only spacing: dropped {','.join(f'{v:.6g}' for v in geometry.origin)} (D,H,W)")
+    if step is not None and not form.time:
+        lost.append(f"time step: dropped {step:g} s")
+    return lost
+
+
+def _check_room(file: Path, size: int) -> None:
+    """Refuse at once what would fill the disk after hours; a missing folder is told of elsewhere."""
+    folder = file.resolve().parent
+    if folder.is_dir() and size > (free := shutil.disk_usage(folder).free):
+        raise WriteError(f"{file}: the output takes {size} bytes, and its folder has room for {free}")
