@@ -148,9 +148,13 @@ def test_dtypes_that_a_target_lacks_are_widened_and_told(tmp_path, monkeypatch, 
     x = np.arange(24).reshape(2, 3, 4).astype(dtype)
     with h5py.File("in.h5", "w") as file:
         file["raw"] = x
+    form = output_format(f"out.{target}")
+    if dtype in ("int64", "uint64") and form.name == "ome":  # no float holds them all
+        volconv("convert", "in.h5", f"out.{target}", code=1)
+        assert f"OME-TIFF cannot hold dtype {dtype}" in capsys.readouterr().err
+        return
     volconv("convert", "in.h5", f"out.{target}", "-f")
     err = capsys.readouterr().err
-    form = output_format(f"out.{target}")
     got = by_its_library(f"out.{target}")
     np.testing.assert_array_equal(got[0, 0], x)
     if dtype in form.dtypes:

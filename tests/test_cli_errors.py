@@ -127,7 +127,12 @@ CASES = {
         3,
         r"in.h5:/a: voxels of dtype .* are not supported",
     ),
-    "HDF5 missing filter": (missing_filter, H5, 3, r"in.h5:/raw: .*filter .*511.*pip install 'volconv\[hdf5\]'"),
+    "HDF5 missing filter": (
+        missing_filter,
+        H5,
+        3,
+        "in.h5:/raw: is packed by a filter that .* number 511.*; .*HDF5_PLUGIN_PATH",
+    ),
     "several datasets": (
         lambda: hdf5(a=np.zeros((2, 3, 4)), b=np.zeros((3, 3, 3))),
         H5,
@@ -184,7 +189,7 @@ CASES = {
         r"o.nii: the output already exists; pass -f/--overwrite",
     ),
     "output that is only read": (good, [*IN, "-o", "o.mgz"], 2, r"\(got 'o.mgz'; .* is only read\)"),
-    "series that is not there": (lambda: tiff(noise()), ["in.tif:3"], 3, "in.tif:3: "),
+    "series that is not there": (lambda: tiff(noise()), ["in.tif:3"], 3, "in.tif: has no series 3 "),
     "dataset that is not there": (lambda: hdf5(a=noise()), ["in.h5:/b"], 3, r"in.h5: holds no dataset /b .*/a"),
 }
 

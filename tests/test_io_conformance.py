@@ -84,7 +84,8 @@ def library_write(path, array, byteorder="<"):
         kind = nibabel.Nifti1Pair if path.endswith(".hdr") else nibabel.Nifti1Image
         kind(array.transpose(4, 3, 2, 0, 1), GEOMETRY.matrix, header, dtype=array.dtype).to_filename(path)
     elif path.endswith((".mgh", ".mgz")):
-        nibabel.MGHImage(array.transpose(4, 3, 2, 0, 1)[..., 0], GEOMETRY.matrix).to_filename(path)
+        values = array.transpose(4, 3, 2, 0, 1)[..., 0]
+        nibabel.MGHImage(values if len(array) > 1 else values[..., 0], GEOMETRY.matrix).to_filename(path)
     elif path.endswith(".h5"):
         with h5py.File(path, "w") as file:
             data = file.create_dataset("data", data=array)
@@ -139,11 +140,12 @@ def library_read(path, shape):
                 known[f"PhysicalSize{axis}"] for axis in "ZYX"
             )
         known = file.imagej_metadata if file.is_imagej else file.shaped_metadata[0]
-        assert known["unit"] == "um"
+        assert known["unit"] in ("um", "\\u00B5m")
         axes = "TZCYX" if file.is_imagej else known["axes"]
         sizes = [shape["TCZYX".index(axis)] for axis in axes]
         values = values.reshape(sizes).transpose([axes.index(axis) for axis in "TCZYX" if axis in axes]).reshape(shape)
-        return values, (known["spacing"], *resolution(file))
+        z = known["spacing"] if file.is_imagej else known["spacing"][0]
+        return values, (z, *resolution(file))
 
 
 def resolution(file):
