@@ -61,7 +61,7 @@ def tiff(values, **options):
 def mixed_pages():
     with tifffile.TiffWriter("in.tif") as file:
         for size in (8, 9):
-            file.write(np.zeros((size, size), np.uint8), photometric="minisblack")
+            file.write(np.zeros((size, size), np.uint8), photometric="minisblack", metadata=None)
 
 
 def truncated_tiff():
