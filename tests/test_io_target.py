@@ -1,7 +1,8 @@
-"""Output files that appear when they are complete, and raw arrays in files."""
+"""Output files and folders that appear when they are complete, and raw arrays in files."""
 
 import errno
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from volconv.errors import OutputExistsError, ReadError, WriteError
 from volconv.io import ArraySink, ArraySource, Region, Sink, Source
 from volconv.io.raw import RawFile
-from volconv.io.target import Target
+from volconv.io.target import FolderTarget, Target
 from volconv.io.units import normal_unit
 
 
@@ -41,7 +42,7 @@ def test_folders_and_devices_are_refused(tmp_path):
         with pytest.raises(WriteError, match="is a folder, and a folder is never replaced"):
             Target(tmp_path, overwrite=overwrite)
         with pytest.raises(WriteError, match="is no regular file"):
-            Target(tmp_path.__class__("/dev/null"), overwrite=overwrite)
+            Target(Path("/dev/null"), overwrite=overwrite)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -86,6 +87,108 @@ def test_long_names_leave_room(tmp_path):
     path = tmp_path / ("ä" * 125 + ".nii")
     Target(path, overwrite=False).commit()
     assert path.exists()
+
+
+def test_a_folder_appears_when_it_is_complete(tmp_path):
+    old = os.umask(0o027)
+    try:
+        target = FolderTarget(tmp_path / "new")
+    finally:
+        os.umask(old)
+    assert target.temporary.parent == tmp_path
+    assert target.temporary.name.startswith(f".new.volconv-{os.getpid()}-")
+    assert target.temporary.name.endswith(".tmp")
+    (target.temporary / "a").write_bytes(b"1")
+    target.commit()
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    assert (tmp_path / "new" / "a").read_bytes() == b"1"
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o750
+    target.abort()
+    target.commit()
+    assert (tmp_path / "new" / "a").read_bytes() == b"1"
+
+
+def test_an_aborted_folder_leaves_nothing(tmp_path):
+    target = FolderTarget(tmp_path / "new")
+    (target.temporary / "a").write_bytes(b"1")
+    target.abort()
+    target.abort()
+    target.commit()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_an_empty_folder_is_replaced(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    target = FolderTarget(tmp_path / "link")
+    (target.temporary / "a").write_bytes(b"1")
+    target.commit()
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "empty" / "a").read_bytes() == b"1"
+    with pytest.raises(WriteError, match=r"link/: is not empty, and a non-empty folder is never replaced; name a new"):
+        FolderTarget(tmp_path / "link")
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(WriteError, match=r"file/: is a file, and is not replaced by a folder; name a new folder"):
+        FolderTarget(tmp_path / "file")
+    with pytest.raises(WriteError, match=r"the output's folder does not exist \(got .*nowhere\); create the folder"):
+        FolderTarget(tmp_path / "nowhere" / "new")
+    with pytest.raises(WriteError, match="is not empty"):
+        FolderTarget(Path("/"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file", "link"]
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_what_appears_meanwhile_is_kept(tmp_path, monkeypatch, checked):
+    first, second = FolderTarget(tmp_path / "first"), FolderTarget(tmp_path / "second")
+    (tmp_path / "first").write_bytes(b"theirs")
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "a").write_bytes(b"theirs")
+    if not checked:  # what appears after the last check is refused by the system itself
+        monkeypatch.setattr("volconv.io.target.check_folder_target", lambda _: None)
+    for target, told in ((first, "is a file, and is not replaced"), (second, "is not empty")):
+        (target.temporary / "b").write_bytes(b"1")
+        with pytest.raises(WriteError, match=told if checked else "cannot be written: (Not a directory|Directory not)"):
+            target.commit()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+    assert (tmp_path / "first").read_bytes() == b"theirs"
+    assert [path.name for path in (tmp_path / "second").iterdir()] == ["a"]
+
+
+def test_folders_reach_the_disk_before_their_name(tmp_path, monkeypatch):
+    target = FolderTarget(tmp_path / "new")
+    for name in "ab":
+        (target.temporary / name).write_bytes(b"1")
+    synced, fsync = [], os.fsync
+
+    def spy(descriptor):
+        synced.append((Path(f"/proc/self/fd/{descriptor}").readlink().name, (tmp_path / "new").exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", spy)
+    target.commit()
+    hidden = target.temporary.name
+    assert synced == [("a", False), ("b", False), (hidden, False), (tmp_path.name, True)]
+
+
+def test_a_folder_that_fails_leaves_nothing(tmp_path, monkeypatch):
+    target = FolderTarget(tmp_path / "new")
+    (target.temporary / "a").write_bytes(b"1")
+
+    def fail(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(WriteError, match=r"new: cannot be written: No space left on device"):
+        target.commit()
+    monkeypatch.setattr("pathlib.Path.mkdir", fail)
+    with pytest.raises(WriteError, match=r"new: cannot be written: No space left on device"):
+        FolderTarget(tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_long_folder_names_leave_room(tmp_path):
+    FolderTarget(tmp_path / ("ä" * 125)).commit()
+    assert (tmp_path / ("ä" * 125)).is_dir()
 
 
 @st.composite

@@ -58,9 +58,9 @@ class Format:
 
 
 _TIFF_OPTIONS = {
-    "compression": "none, zlib, lzw, zstd, lzma, packbits or another of tifffile's",
+    "compression": "none, zlib, lzw, zstd, lzma, packbits, jpeg2000, jpegxl, lerc or png",
     "predictor": "yes or no",
-    "tile": "H,W in multiples of 16",
+    "tile": "H,W in multiples of 16, or one number",
 }
 
 FORMATS = (

@@ -1,10 +1,11 @@
-"""Output files that appear under their name only when they are complete."""
+"""Output files and folders that appear under their name only when they are complete."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,9 +52,7 @@ class Target:
         self.overwrite = overwrite
         check_target(path, overwrite=overwrite)
         self._final = Path(os.path.realpath(path))
-        # 50 characters of the name are enough to be understood, and leave room below the 255 bytes of a file name.
-        name = f".{self._final.name[:50]}.volconv-{os.getpid()}-{secrets.token_hex(4)}.tmp"
-        self.temporary = self._final.with_name(name)
+        self.temporary = _hidden(self._final)
         self._done = False
         with translated(path):
             # Not tempfile: its files have mode 0600, and this one is to have that of any file a program makes.
@@ -87,6 +86,59 @@ class Target:
             self.temporary.unlink()
 
 
+class FolderTarget:
+    """A temporary folder beside its future name, for outputs of many files.
+
+    Parameters
+    ----------
+    path : Path
+        The name that the folder gets at :meth:`commit`. An empty folder there is replaced, and nothing else.
+
+    Attributes
+    ----------
+    temporary : Path
+        Where it lies until then: put files into it, closed before the commit.
+
+    Raises
+    ------
+    WriteError
+        Its parent is missing or cannot be written, or something is there already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        check_folder_target(path)
+        self._final = Path(os.path.realpath(path))
+        self.temporary = _hidden(self._final)
+        self._done = False
+        with translated(path):
+            self.temporary.mkdir()
+
+    def commit(self) -> None:
+        """Bring the files to the disk and put the folder in place under its name; on failure nothing is left."""
+        if self._done:
+            return
+        try:
+            check_folder_target(self.path)  # something may have appeared there meanwhile
+            with translated(self.path):
+                for file in sorted(self.temporary.iterdir()):
+                    _sync_file(file)
+                _sync_folder(self.temporary)
+                self.temporary.rename(self._final)  # the system refuses whatever is no empty folder by now
+        except WriteError:
+            self.abort()
+            raise
+        self._done = True
+        _sync_folder(self._final.parent)
+
+    def abort(self) -> None:
+        """Remove the temporary folder; no effect after :meth:`commit` or a first abort."""
+        if self._done:
+            return
+        self._done = True
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
 def check_target(path: Path, *, overwrite: bool) -> None:
     """Refuse a name that no output can be put under.
 
@@ -113,6 +165,30 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{path}: the output already exists", hint=OVERWRITE_HINT)
 
 
+def check_folder_target(path: Path) -> None:
+    """Refuse a name that no new folder can be put under.
+
+    Raises
+    ------
+    WriteError
+        As :class:`FolderTarget`.
+    """
+    final = Path(os.path.realpath(path))
+    with translated(path):
+        if not final.parent.is_dir():
+            raise WriteError(
+                f"{path}/: the output's folder does not exist (got {final.parent})", hint="create the folder first"
+            )
+        try:
+            mode = final.stat().st_mode
+        except FileNotFoundError:
+            return
+        if not stat.S_ISDIR(mode):
+            raise WriteError(f"{path}/: is a file, and is not replaced by a folder", hint="name a new folder")
+        if next(final.iterdir(), None) is not None:
+            raise WriteError(f"{path}/: is not empty, and a non-empty folder is never replaced", hint="name a new one")
+
+
 @contextlib.contextmanager
 def translated(path: Path | str) -> Iterator[None]:
     """Turn an OSError of writing into a WriteError that names the file."""
@@ -120,6 +196,17 @@ def translated(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def _hidden(final: Path) -> Path:
+    """Name beside the target, of which 50 characters are enough to be understood and leave room below 255 bytes."""
+    return final.with_name(f".{final.name[:50]}.volconv-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+
+
+def _sync_file(file: Path) -> None:
+    """Bring a closed file to the disk."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

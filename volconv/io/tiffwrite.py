@@ -1,62 +1,81 @@
-"""TIFF stacks being written: tifffile lays out the file, RawFile fills in the voxels."""
+"""TIFF stacks being written: voxels in place where they lie flat, and otherwise packed page by page at the commit."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+import numpy as np
 import tifffile
 
+from volconv.errors import ParameterError
 from volconv.io.checks import check_block
-from volconv.io.raw import NCDHW, RawFile
-from volconv.io.target import Target, check_target, translated
-from volconv.io.volume import NewVolume, VolumeInfo
+from volconv.io.raw import RawFile
+from volconv.io.spool import Spool
+from volconv.io.target import FolderTarget, Target, check_target, translated
+from volconv.io.tiffwritepacking import Packing, parse_packing
+from volconv.io.tiffwritewords import Layout, layout_of, words_of
+from volconv.io.volume import Access, NewVolume, VolumeInfo
+from volconv.region import Region
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from volconv.geometry import Geometry
     from volconv.io.volume import Request
-    from volconv.region import Index5, Region
-
-#: What ImageJ opens as a hyperstack (its 16-bit signed and half precision readings differ between versions).
-_IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
-
-#: Classic TIFF counts bytes in 32 bits; some are left for the directories.
-_CLASSIC_BYTES = 2**32 - 2**25
-
-#: ImageJ's order of axes is T, Z, C, Y, X.
-_IMAGEJ_ORDER = (0, 2, 1, 3, 4)
+    from volconv.region import Index5
 
 
 def describe_new(request: Request) -> VolumeInfo:
     """Check a new stack, and tell what it will be."""
+    if request.key is not None:
+        raise ParameterError(
+            f"output must be a whole file: a series inside one is only read (got {request.path}:{request.key})"
+        )
     check_target(request.path, overwrite=request.overwrite)
-    return VolumeInfo(request.shape, request.dtype, request.geometry, format="tiff")
+    packing = parse_packing(request)
+    layout = layout_of(request, packing)
+    return described(request, packing, "ome" if layout.words == "ome" else "tiff", layout.axes(request.shape))
 
 
-def create_file(request: Request) -> TiffSink:
+def create_file(request: Request) -> FlatTiffSink | PackedTiffSink:
     """Create a TIFF stack.
 
     ``.ome.tif`` is OME-TIFF; ``.tif`` is an ImageJ hyperstack where ImageJ can hold it, and otherwise a plain stack
-    (BigTIFF above 4 GB) that tifffile reads with its axes and spacing.
+    that tifffile reads with its axes and spacing. What would not fit in 4 GB is BigTIFF.
     """
-    return TiffSink(request.path, describe_new(request), overwrite=request.overwrite, note=request.note)
+    info = describe_new(request)
+    packing = parse_packing(request)
+    layout = layout_of(request, packing)
+    return (FlatTiffSink if packing.flat else PackedTiffSink)(request, info, packing, layout)
 
 
-class TiffSink(NewVolume):
-    """A TIFF stack being written."""
+def described(request: Request, packing: Packing, name: str, axes: str) -> VolumeInfo:
+    """What a new file, or the new files of a folder, will be."""
+    return VolumeInfo(
+        request.shape,
+        request.dtype,
+        request.geometry,
+        time_step=request.time_step,
+        format=name,
+        axes=axes,
+        compression=packing.compression,
+        access=Access(packing.chunk(request.shape), spooled=not packing.flat),
+    )
 
-    def __init__(self, path: Path, info: VolumeInfo, *, overwrite: bool, note: str) -> None:
+
+class FlatTiffSink(NewVolume):
+    """A TIFF stack whose uncompressed voxels are written where they belong."""
+
+    def __init__(self, request: Request, info: VolumeInfo, packing: Packing, layout: Layout) -> None:
         self.info = info
-        self._target = Target(path, overwrite=overwrite)
+        self._target = Target(request.path, overwrite=request.overwrite)
         try:
-            with translated(path):
-                self._raw = _laid_out(self._target.file, path, info, note)
+            with translated(request.path):
+                self._raw = lay_out(self._target.file, request, layout, packing)
         except BaseException:
             self.abort()
             raise
@@ -75,51 +94,131 @@ class TiffSink(NewVolume):
         self._target.abort()
 
 
-def _laid_out(file: Any, path: Path, info: VolumeInfo, note: str) -> RawFile:
-    """Write all of the file but its voxels, which lie together uncompressed."""
-    nbytes = math.prod(info.shape) * info.dtype.itemsize
-    large = nbytes > _CLASSIC_BYTES
-    ome = path.name.lower().endswith((".ome.tif", ".ome.tiff"))
-    imagej = not ome and not large and info.dtype.name in _IMAGEJ_DTYPES
-    order: Index5 = _IMAGEJ_ORDER if imagej else NCDHW
-    shape = tuple(info.shape[axis] for axis in order)
-    axes = "".join("TCZYX"[axis] for axis in order)
-    if imagej:  # with samples stated, a width of 1 is not taken for them
-        shape, axes = (*shape, 1), axes + "S"
-    elif not ome:
-        kept = [place for place, size in enumerate(shape) if size > 1 or place >= 3]
-        shape, axes = tuple(shape[place] for place in kept), "".join(axes[place] for place in kept)
-    resolution, known = _spacing(info.geometry, ome=ome)
-    if ome:
-        # The identifier is random in tifffile; this one is the same for the same kind of file.
-        known["UUID"] = str(uuid.uuid5(uuid.NAMESPACE_URL, f"volconv:{info.shape}:{info.dtype}"))
-    with tifffile.TiffWriter(file, bigtiff=large, byteorder="<", imagej=imagej, ome=ome) as writer:
-        placed = writer.write(
-            None,
-            shape=shape,
-            dtype=info.dtype,
-            photometric="minisblack",
-            resolution=resolution,
-            resolutionunit="NONE",
-            metadata={"axes": axes, **known},
-            software=(note or "volconv").encode("ascii", "replace").decode(),
-            returnoffset=True,
-        )
+class SpooledSink(NewVolume):
+    """What is kept in a temporary file until the commit, and packed then.
+
+    Parameters
+    ----------
+    request : Request
+    info : VolumeInfo
+    target : Target or FolderTarget
+        Aborted where there is no room for the voxels.
+    order : tuple of 5 ints
+        Axes of (N, C, D, H, W) in which they will be taken, slowest first.
+    """
+
+    def __init__(self, request: Request, info: VolumeInfo, target: Target | FolderTarget, order: Index5) -> None:
+        self.info = info
+        self._path = request.path
+        self._target: Target | FolderTarget = target
+        self._done = False
+        try:
+            with translated(self._path):
+                folder = self._target.temporary.parent
+                self._spool = Spool(folder, info.dtype, info.shape, order, name=str(self._path))
+        except BaseException:
+            self._target.abort()
+            raise
+
+    def write(self, region: Region, values: NDArray[Any]) -> None:
+        """Store the values of a region."""
+        check_block(self.info, region, values)
+        self._spool.raw.write(region, values)
+
+    def commit(self) -> None:
+        """Pack all pages and put the output in place."""
+        if self._done:
+            return
+        try:
+            with translated(self._path):
+                self.pack_all(self._spool.raw)
+            self._target.commit()
+        except BaseException:
+            self.abort()
+            raise
+        self._done = True
+        self._spool.close()
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self._done = True
+        self._spool.close()
+        self._target.abort()
+
+    def pack_all(self, voxels: RawFile) -> None:
+        """Write the voxels to the target's temporary file or folder."""
+        raise NotImplementedError
+
+
+class PackedTiffSink(SpooledSink):
+    """A TIFF stack whose pages are compressed or tiled."""
+
+    def __init__(self, request: Request, info: VolumeInfo, packing: Packing, layout: Layout) -> None:
+        target = Target(request.path, overwrite=request.overwrite)
+        super().__init__(request, info, target, layout.order)
+        self._arguments = (target.file, request, layout, packing)
+
+    def pack_all(self, voxels: RawFile) -> None:
+        """Write the file."""
+        pack(*self._arguments, voxels)
+
+
+def lay_out(file: BinaryIO, request: Request, layout: Layout, packing: Packing) -> RawFile:
+    """Write all of a file but its voxels, which lie together uncompressed."""
+    with tifffile.TiffWriter(file, **layout.writer_arguments()) as writer:
+        placed = writer.write(None, **words_of(request, layout), **packing.arguments(), returnoffset=True)
     file.flush()
+    nbytes = math.prod(request.shape) * request.dtype.itemsize
     if placed is None or os.fstat(file.fileno()).st_size < placed[0] + nbytes:
-        raise RuntimeError(f"tifffile laid out no room for the voxels (got {placed}, shape {info.shape}, {info.dtype})")
-    return RawFile(file, placed[0], info.dtype.newbyteorder("<"), info.shape, order, name=str(path))
+        raise RuntimeError(f"tifffile laid out no room for the voxels (got {placed}, {request.shape}, {request.dtype})")
+    stored = request.dtype.newbyteorder("<")
+    return RawFile(file, placed[0], stored, request.shape, layout.order, name=str(request.path))
 
 
-def _spacing(geometry: Geometry, *, ome: bool) -> tuple[tuple[float, float] | None, dict[str, Any]]:
-    """Resolution tags and metadata; nothing where the spacing is unknown."""
-    if geometry.unit is None:
-        return None, {}
-    d, h, w = geometry.spacing
-    if not (d > 0 and h > 0 and w > 0):
-        return None, {}
-    if ome:
-        unit = {"um": "\u00b5m"}.get(geometry.unit, geometry.unit)
-        sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", (d, h, w), strict=True)}
-        return None, {**sizes, **{f"PhysicalSize{axis}Unit": unit for axis in "ZYX"}}
-    return (1 / w, 1 / h), {"spacing": d, "unit": geometry.unit}
+def pack(file: BinaryIO, request: Request, layout: Layout, packing: Packing, voxels: RawFile, first: int = 0) -> None:
+    """Write a whole file of packed pages.
+
+    Parameters
+    ----------
+    file : binary file
+    request : Request
+        Of what this file holds.
+    layout : Layout
+    packing : Packing
+    voxels : RawFile
+        Where they are.
+    first : int
+        Slice of ``voxels`` that is the file's first.
+    """
+    with tifffile.TiffWriter(file, **layout.writer_arguments()) as writer:
+        writer.write(
+            _pieces(request, layout, packing, voxels, first),
+            **words_of(request, layout),
+            **packing.arguments(),
+            maxworkers=1,  # more of them would hold half a gigabyte, and follow no --threads
+        )
+
+
+def _pieces(request: Request, layout: Layout, packing: Packing, voxels: RawFile, first: int) -> Iterator[NDArray[Any]]:
+    """Pages, or tiles of (H, W, 1) filled up with zeros, in the order of the file."""
+    *_, height, width = request.shape
+    pages = [range(request.shape[axis]) for axis in layout.order[:3]]
+    for place in itertools.product(*pages):
+        n, c, d = (place[layout.order.index(axis)] for axis in range(3))
+        if packing.tile is None:
+            yield _rows(voxels, (n, c, first + d), 0, height)
+            continue
+        tall, wide = packing.tile
+        for y in range(0, height, tall):
+            rows = _rows(voxels, (n, c, first + d), y, min(y + tall, height))
+            for x in range(0, width, wide):
+                piece = rows[:, x : x + wide]
+                tile = np.zeros((tall, wide, 1), request.dtype)
+                tile[: piece.shape[0], : piece.shape[1], 0] = piece
+                yield tile
+
+
+def _rows(voxels: RawFile, page: tuple[int, int, int], start: int, stop: int) -> NDArray[Any]:
+    n, c, d = page
+    rows = voxels.read(Region((n, c, d, start, 0), (n + 1, c + 1, d + 1, stop, voxels.shape[4])))
+    return rows.reshape(rows.shape[3:])
