@@ -263,7 +263,7 @@ def test_formats(printed):
         assert f"dtypes {dtypes_in_words(form)} axes {form.axes} keeps {keeps_in_words(form)}" in said
         for name, takes in (form.options or {}).items():
             assert f"--co {name}= {takes}" in said
-        assert {len(re.match(r" +(--co \S+|\S+)? +", line)[0]) for line in lines} == {22}
+        assert {len(re.match(r"  (--co \S+|\S+) +|   +", line)[0]) for line in lines} == {22}
 
 
 def test_formats_as_json(printed):

@@ -1,4 +1,4 @@
-"""NIfTI files, against nibabel."""
+"""NIfTI files as they are read, against nibabel."""
 
 import gzip
 from pathlib import Path
@@ -7,12 +7,11 @@ import nibabel
 import numpy as np
 import pytest
 
+from niftifiles import OBLIQUE, ROOT, copy, number, patch, write
 from volconv.errors import ReadError
-from volconv.geometry import Geometry
-from volconv.io import Region, Scaling, create_volume, open_volume
+from volconv.io import Access, Region, Scaling, list_contents, open_volume
 from volconv.io.niftiheader import DTYPES
 
-ROOT = Path(__file__).parent.parent
 REAL = (
     "tests/data/S0_10slices.nii.gz",
     "tests/data/aniso_vox.nii.gz",
@@ -20,33 +19,8 @@ REAL = (
     "tests/data/small_64D.nii",
     "sample_data/mni152_t1.nii.gz",
 )
-OBLIQUE = nibabel.affines.from_matvec(
-    nibabel.eulerangles.euler2mat(0.3, -0.2, 0.5) @ np.diag([-0.5, 0.75, 2.5]), [10, -20, 30]
-)
-
-
-def write(path, array, **changes):
-    """Write an (x, y, z...) array through nibabel with header fields changed."""
-    image = changes.pop("kind", nibabel.Nifti1Image)(array, OBLIQUE, dtype=array.dtype)
-    for name, value in changes.items():
-        image.header[name] = value
-    image.to_filename(path)
-    return path
-
-
-def patch(path, offset, data):
-    content = bytearray(path.read_bytes())
-    content[offset : offset + len(data)] = data
-    path.write_bytes(content)
-
-
-def copy(source_path, path, **options):
-    with open_volume(source_path) as source:
-        stored = source.read(Region.whole(source.info.shape))
-        options = {"like": source.info, "shape": source.info.shape, "dtype": source.info.dtype, **options}
-        with create_volume(path, **options) as sink:
-            sink.write(Region.whole(source.info.shape), stored.astype(sink.info.dtype))
-    return nibabel.load(path)
+RGB = np.dtype([(letter, "u1") for letter in "RGB"])
+RGBA = np.dtype([(letter, "u1") for letter in "RGBA"])
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -60,18 +34,14 @@ def test_real_files(name):
         assert source.info.geometry.unit == "mm"
         assert source.info.scaling is None
         assert source.info.format == "nifti"
+        assert source.info.axes == "XYZT"[: image.ndim]
+        packed = name.endswith(".gz")
+        assert source.info.compression == ("gzip" if packed else None)
+        assert source.info.access == Access(chunk=None, spooled=packed)
         assert source.info.notes == (f"{Path(name).name} states no units, taken as mm",)
-
-
-@pytest.mark.parametrize("name", REAL)
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
-def test_a_copy_of_a_real_file_keeps_its_header(name, suffix, tmp_path):
-    old, new = nibabel.load(ROOT / name), copy(ROOT / name, tmp_path / f"c{suffix}")
-    np.testing.assert_array_equal(np.asarray(new.dataobj).squeeze(), np.asarray(old.dataobj).squeeze())
-    np.testing.assert_allclose(new.affine, old.affine, atol=1e-5)
-    for field in ("sform_code", "qform_code", "xyzt_units", "descrip", "intent_code"):
-        assert new.header[field] == old.header[field], field
-    np.testing.assert_array_equal(new.header.get_zooms()[3:], old.header.get_zooms()[3 : new.ndim])
+    (entry,) = list_contents(ROOT / name)
+    assert (entry.name, entry.shape, entry.axes) == (str(ROOT / name), image.shape, "XYZT"[: image.ndim])
+    assert entry.dtype == image.get_data_dtype().name
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -83,6 +53,7 @@ def test_every_dtype_version_and_byte_order(tmp_path, dtype, kind, byteorder):
     kind(array.astype(array.dtype.newbyteorder(byteorder)), OBLIQUE, header, dtype=dtype).to_filename(
         tmp_path / "v.nii"
     )
+    assert nibabel.load(tmp_path / "v.nii").header.endianness == byteorder
     with open_volume(tmp_path / "v.nii") as source:
         assert source.info.dtype == array.dtype
         assert source.info.dtype.isnative
@@ -108,149 +79,38 @@ def test_scaling_is_told_and_not_applied(tmp_path):
     np.testing.assert_array_equal(new.get_fdata(), image.get_fdata())
 
 
-def test_scaling_of_an_input_is_not_carried_over(tmp_path):
+@pytest.mark.parametrize(("slope", "intercept"), [(0, 0), (0, 7), (0, np.nan), (1, 0)])
+def test_slopes_that_say_nothing(tmp_path, slope, intercept):
     write(tmp_path / "v.nii", np.ones((2, 3, 4), np.int16))
-    patch(tmp_path / "v.nii", 112, np.array([0.5, 2], "<f4").tobytes())
-    new = copy(tmp_path / "v.nii", tmp_path / "c.nii")
-    assert (new.dataobj.slope, new.dataobj.inter) == (1.0, 0.0)
-
-
-@pytest.mark.parametrize("slope", [0.0, np.nan, np.inf, 1.0])
-def test_slopes_that_say_nothing(tmp_path, slope):
-    write(tmp_path / "v.nii", np.ones((2, 3, 4), np.int16))
-    patch(tmp_path / "v.nii", 112, np.array([slope, 0], "<f4").tobytes())
+    patch(tmp_path / "v.nii", 112, number([slope, intercept], "<f4"))
     with open_volume(tmp_path / "v.nii") as source:
         assert source.info.scaling is None
 
 
-@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (2, 0), (0, 1), (4, 1), (0, 0)])
-def test_transforms_keep_their_codes(tmp_path, sform, qform):
-    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), OBLIQUE)
-    image.header.set_qform(OBLIQUE, 1)
-    image.to_filename(tmp_path / "v.nii")
-    patch(tmp_path / "v.nii", 252, np.array([qform, sform], "<i2").tobytes())
-    with open_volume(tmp_path / "v.nii") as source:
-        geometry = source.info.geometry.resampled((2, 2, 2), (0.5, 0.5, 0.5))
-        with create_volume(
-            tmp_path / "c.nii", shape=(1, 1, 3, 2, 2), dtype="uint8", like=source.info, geometry=geometry
-        ):
-            pass
-    header = nibabel.load(tmp_path / "c.nii").header
-    assert (header["sform_code"], header["qform_code"]) == (sform, qform)
-    np.testing.assert_allclose(header.get_zooms(), [1, 1.5, 5], rtol=1e-6)
-    if sform:
-        np.testing.assert_allclose(header.get_sform(), geometry.matrix, atol=1e-5)
-    if qform:
-        np.testing.assert_allclose(header.get_qform(), geometry.matrix, atol=1e-5)
-
-
-def test_a_second_transform_moves_along(tmp_path):
-    other = nibabel.affines.from_matvec(np.diag([0.5, 0.75, 2.5]), [1, 2, 3])
-    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), OBLIQUE)
-    image.header.set_sform(OBLIQUE, 4)
-    image.header.set_qform(other, 1)
-    image.to_filename(tmp_path / "v.nii")
-    with open_volume(tmp_path / "v.nii") as source:
-        geometry = source.info.geometry.resampled((2, 2, 2), (0.5, 0.5, 0.5))
-        with create_volume(
-            tmp_path / "c.nii", shape=(1, 1, 3, 2, 2), dtype="uint8", like=source.info, geometry=geometry
-        ):
-            pass
-    expected = Geometry.from_matrix(other).resampled((2, 2, 2), (0.5, 0.5, 0.5))
-    np.testing.assert_allclose(nibabel.load(tmp_path / "c.nii").get_qform(), expected.matrix, atol=1e-5)
-
-
-@pytest.mark.parametrize(("sform", "qform"), [(1, 1), (0, 1)])
-def test_a_shear_goes_to_the_sform_alone(tmp_path, sform, qform):
-    sheared = OBLIQUE @ np.array([[1, 0.3, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
-    image = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.uint8), OBLIQUE)
-    image.header.set_sform(OBLIQUE, sform)
-    image.header.set_qform(OBLIQUE, qform)
-    image.to_filename(tmp_path / "v.nii")
-    new = copy(tmp_path / "v.nii", tmp_path / "c.nii", geometry=Geometry.from_matrix(sheared))
-    assert new.header["qform_code"] == 0
-    np.testing.assert_allclose(new.affine, sheared, atol=1e-5)
-
-
-def test_a_new_header_is_like_nibabels(tmp_path):
-    with create_volume(
-        tmp_path / "v.nii",
-        shape=(3, 1, 4, 5, 6),
-        dtype="float32",
-        geometry=Geometry.from_matrix(OBLIQUE, "um"),
-        note="n",
-    ):
-        pass
-    image = nibabel.load(tmp_path / "v.nii")
-    assert image.shape == (6, 5, 4, 3)
-    assert (image.header["sform_code"], image.header["qform_code"]) == (2, 0)
-    assert image.header.get_xyzt_units() == ("micron", "sec")
-    assert image.header["descrip"] == b"n"
-    np.testing.assert_allclose(image.affine, OBLIQUE, rtol=1e-6)
-    np.testing.assert_allclose(image.header.get_zooms()[:3], [0.5, 0.75, 2.5], rtol=1e-6)
-
-
 @pytest.mark.parametrize(
-    ("unit", "stated", "factor"), [("mm", "mm", 1), ("um", "micron", 1), ("nm", "micron", 1e-3), ("m", "meter", 1)]
+    ("slope", "intercept", "told"),
+    [
+        (np.nan, 0, "slope is nan"),
+        (np.nan, np.nan, "slope is nan"),
+        (np.inf, 0, "slope is inf"),
+        (-np.inf, 0, "slope is -inf"),
+        (2, np.nan, "intercept is nan"),
+        (1, np.inf, "intercept is inf"),
+    ],
 )
-def test_units(tmp_path, unit, stated, factor):
-    with create_volume(
-        tmp_path / "v.nii", shape=(1, 1, 2, 2, 2), dtype="uint8", geometry=Geometry.from_spacing((4, 4, 4), unit)
-    ):
-        pass
-    image = nibabel.load(tmp_path / "v.nii")
-    assert image.header.get_xyzt_units()[0] == stated
-    np.testing.assert_allclose(image.header.get_zooms(), [4 * factor] * 3, rtol=1e-6)
-
-
-def test_the_header_carries_on(tmp_path):
-    write(
-        tmp_path / "v.nii",
-        np.zeros((2, 3, 4, 5), np.int16),
-        descrip=b"scan",
-        cal_max=9,
-        slice_code=1,
-        pixdim=[1, 1, 1, 1, 2.5, 1, 1, 1],
-    )
-    header = copy(tmp_path / "v.nii", tmp_path / "c.nii").header
-    assert header["descrip"] == b"scan"
-    assert header.get_zooms()[3] == 2.5
-    assert header["cal_max"] == 0
-    assert header["slice_code"] == 0
-    noted = copy(tmp_path / "v.nii", tmp_path / "d.nii", note="é" * 60).header
-    assert noted["descrip"].item().decode() == "é" * 39
-
-
-def test_nifti2_where_a_size_needs_it(tmp_path):
-    for width, kind in ((32767, nibabel.Nifti1Image), (32768, nibabel.Nifti2Image)):
-        write(tmp_path / "like.nii", np.zeros((2, 2, 2), np.uint8), descrip=b"kept")
-        with (
-            open_volume(tmp_path / "like.nii") as like,
-            create_volume(tmp_path / f"{width}.nii", shape=(1, 1, 1, 1, width), dtype="uint8", like=like.info),
-        ):
-            pass
-        image = nibabel.load(tmp_path / f"{width}.nii")
-        assert type(image) is kind
-        assert image.header["descrip"] == b"kept"
-        np.testing.assert_allclose(image.affine, OBLIQUE, rtol=1e-5)
-        with open_volume(tmp_path / f"{width}.nii") as source:
-            assert source.info.shape == (1, 1, 1, 1, width)
-
-
-def test_extensions_and_their_offset(tmp_path):
-    image = nibabel.Nifti1Image(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), np.eye(4))
-    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"hello" * 20))
-    image.to_filename(tmp_path / "v.nii.gz")
-    new = copy(tmp_path / "v.nii.gz", tmp_path / "c.nii.gz")
-    np.testing.assert_array_equal(np.asarray(new.dataobj), np.asarray(image.dataobj))
-    assert new.header.extensions[0].get_content().startswith(b"hello")
+def test_slopes_that_give_no_values(tmp_path, slope, intercept, told):
+    write(tmp_path / "v.nii", np.ones((2, 3, 4), np.int16))
+    patch(tmp_path / "v.nii", 112, number([slope, intercept], "<f4"))
+    with pytest.raises(ReadError, match=rf"v\.nii: its {told}, which gives no values") as caught:
+        open_volume(tmp_path / "v.nii")
+    assert caught.value.hint.startswith("set scl_slope=1 and scl_inter=0")
 
 
 def test_what_nibabel_warns_of_is_a_note(tmp_path):
     image = nibabel.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4))
     image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"hello"))
     image.to_filename(tmp_path / "v.nii")
-    patch(tmp_path / "v.nii", 352, np.array(13, "<i4").tobytes())
+    patch(tmp_path / "v.nii", 352, number(13, "<i4"))
     with open_volume(tmp_path / "v.nii") as source:
         assert source.info.notes[0].startswith("v.nii: Extension size is not a multiple of 16 bytes")
 
@@ -259,14 +119,11 @@ def test_content_tells_whether_a_file_is_gzipped(tmp_path):
     write(tmp_path / "v.nii", np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
     (tmp_path / "z.nii").write_bytes(gzip.compress((tmp_path / "v.nii").read_bytes()))
     (tmp_path / "p.nii.gz").write_bytes((tmp_path / "v.nii").read_bytes())
-    for name in ("z.nii", "p.nii.gz"):
+    for name, compression in (("z.nii", "gzip"), ("p.nii.gz", None)):
         with open_volume(tmp_path / name) as source:
             assert source.numpy().sum() == 276
-
-
-def test_gzip_headers_hold_neither_name_nor_time(tmp_path):
-    copy(ROOT / REAL[1], tmp_path / "c.nii.gz")
-    assert (tmp_path / "c.nii.gz").read_bytes()[3:8] == bytes(5)
+            assert source.info.compression == compression
+            assert source.info.access.spooled == (compression is not None)
 
 
 @pytest.mark.parametrize("at", [400, -12, -4])
@@ -284,43 +141,153 @@ def test_damaged_gzip_streams(tmp_path, at):
         read()
 
 
-def test_colours_and_odd_datatypes(tmp_path):
-    colours = np.zeros((2, 3, 4), [("R", "u1"), ("G", "u1"), ("B", "u1")])
-    write(tmp_path / "rgb.nii", colours)
-    with pytest.raises(ReadError, match=r"rgb\.nii: voxels of datatype RGB are not supported \(known: uint8"):
-        open_volume(tmp_path / "rgb.nii")
-    write(tmp_path / "v.nii", np.zeros((2, 3, 4), np.uint8))
-    patch(tmp_path / "v.nii", 70, np.array(77, "<i2").tobytes())
-    with pytest.raises(ReadError, match=r"v\.nii: "):
-        open_volume(tmp_path / "v.nii")
+@pytest.mark.parametrize("kind", [RGB, RGBA])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 5), (2, 3, 4, 1, 1)])
+def test_colours_are_channels_where_that_is_asked_for(tmp_path, kind, suffix, shape):
+    samples = len(kind.names)
+    values = np.random.default_rng(0).integers(0, 256, (*shape, samples), dtype=np.uint8)
+    path = write(tmp_path / f"v{suffix}", values.view(kind)[..., 0], scl_slope=np.nan)
+    with pytest.raises(
+        ReadError, match=rf": its voxels are colours \(RGB{'A32' if samples == 4 else '24'}\)"
+    ) as caught:
+        open_volume(path)
+    assert caught.value.hint == "pass --rgb (rgb=True) to take them as channels"
+    full = values.reshape(2, 3, 4, -1, samples).transpose(3, 4, 2, 1, 0)
+    with open_volume(path, rgb=True) as source:
+        assert source.info.shape == full.shape
+        assert source.info.dtype == np.uint8
+        assert source.info.scaling is None
+        assert source.info.axes == ("XYZTS" if len(shape) > 3 else "XYZS")
+        np.testing.assert_array_equal(source.read(Region((0, 1, 1, 0, 1), (1, 3, 3, 2, 2))), full[:1, 1:3, 1:3, :2, 1:])
+        np.testing.assert_array_equal(source.numpy(), full)
+    (entry,) = list_contents(path)
+    assert (entry.shape, entry.dtype, len(entry.axes)) == ((*shape[:4], samples), "uint8", len(shape[:4]) + 1)
+    new = copy(path, tmp_path / "c.nii", opened={"rgb": True})
+    assert new.shape == (2, 3, 4, full.shape[0], samples)
+    assert (new.get_data_dtype(), new.header["intent_code"]) == (np.uint8, 1007)
+    np.testing.assert_array_equal(np.asarray(new.dataobj), full.transpose(4, 3, 2, 0, 1))
+
+
+def test_colours_beside_channels(tmp_path):
+    path = write(tmp_path / "v.nii", np.zeros((2, 3, 4, 2), RGB))
+    with pytest.raises(ReadError, match=r"v\.nii: colours and an axis of channels cannot both be channels"):
+        open_volume(path, axes="XYZC", rgb=True)
+
+
+def test_rgb_leaves_other_files_alone(tmp_path):
+    with open_volume(write(tmp_path / "v.nii", np.ones((2, 3, 4), np.uint8)), rgb=True) as source:
+        assert (source.info.shape, source.info.axes) == ((1, 1, 4, 3, 2), "XYZ")
 
 
 @pytest.mark.parametrize(
-    ("offset", "data", "message"),
+    ("code", "message"),
     [
-        (344, b"ni1\0", r"header of a \.hdr/\.img pair"),
-        (344, b"xxxx", "is no NIfTI file"),
-        (42, np.array(-3, "<i2").tobytes(), "every axis must hold a voxel"),
-        (42, np.array(30000, "<i2").tobytes(), "is truncated: .* bytes of voxels expected"),
-        (108, np.array(100, "<f4").tobytes(), "its NIfTI header is damaged: .*offset"),
-        (108, np.array(np.nan, "<f4").tobytes(), "its NIfTI header is damaged: .*NaN"),
-        (108, np.array(np.inf, "<f4").tobytes(), "its NIfTI header is damaged: "),
-        (280, np.array(np.nan, "<f4").tobytes(), "its affine is not finite"),
-        (112, np.array([1, np.inf], "<f4").tobytes(), "slope and intercept are damaged"),
+        (77, "its datatype code 77 is unknown"),
+        (0, "voxels of datatype none are not supported"),
+        (1, "voxels of datatype binary are not supported"),
+        (1536, r"voxels of datatype float128 are not supported \(known: uint8, .*complex128\)"),
+        (2048, "voxels of datatype complex256 are not supported"),
     ],
 )
-def test_damaged_headers(tmp_path, offset, data, message):
+def test_other_datatypes_are_refused_by_name(tmp_path, code, message):
+    write(tmp_path / "v.nii", np.zeros((2, 3, 4), np.uint8))
+    patch(tmp_path / "v.nii", 70, number(code, "<i2"))
+    for rgb in (False, True):
+        with pytest.raises(ReadError, match=rf"v\.nii: {message}"):
+            open_volume(tmp_path / "v.nii", rgb=rgb)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("offset", "data", "message"),
+    [
+        (0, number(349, "<i4"), "is no NIfTI file"),
+        (344, b"ni1\0", r"is the header of a \.hdr/\.img pair; name it \.hdr"),
+        (344, b"\0\0\0\0", "is no NIfTI file but an Analyze 7.5 header, without NIfTI's magic; convert it to NIfTI"),
+        (40, number(0, "<i2"), r"its NIfTI header is damaged: a volume must have 1 to 7 axes \(got dim\[0\]=0\)"),
+        (40, number(-1, "<i2"), r"1 to 7 axes \(got dim\[0\]=-1\)"),
+        (40, number(8, "<i2"), r"1 to 7 axes \(got dim\[0\]=8\)"),
+        (42, number(0, "<i2"), r"every axis must hold a voxel \(got shape \(0, 3, 4\)\)"),
+        (42, number(-3, "<i2"), r"every axis must hold a voxel \(got shape \(-3, 3, 4\)\)"),
+        (42, number([-1, 1, 1], "<i2"), "its NIfTI header is damaged: -1 in dim"),
+        (108, number(100, "<f4"), r"damaged: its voxels must begin after it \(got vox_offset=100\)"),
+        (108, number(0, "<f4"), r"its voxels must begin after it \(got vox_offset=0\)"),
+        (108, number(-16, "<f4"), r"its voxels must begin after it \(got vox_offset=-16\)"),
+        (108, number(np.nan, "<f4"), "its NIfTI header is damaged: .*NaN"),
+        (108, number(np.inf, "<f4"), "its NIfTI header is damaged: .*infinity"),
+        (280, number(np.nan, "<f4"), "its NIfTI header is damaged: its affine is not finite"),
+    ],
+)
+def test_damaged_headers(tmp_path, suffix, offset, data, message):
     path = write(tmp_path / "v.nii", np.zeros((2, 3, 4), np.uint8))
     patch(path, offset, data)
-    with pytest.raises(ReadError, match=rf"v\.nii: .*{message}") as caught:
+    if suffix == ".nii.gz":
+        path = tmp_path / "v.nii.gz"
+        path.write_bytes(gzip.compress((tmp_path / "v.nii").read_bytes()))
+    with pytest.raises(ReadError, match=rf"v\{suffix}: .*{message}") as caught:
         open_volume(path)
     assert "\n" not in str(caught.value)
 
 
-def test_more_than_five_axes(tmp_path):
-    write(tmp_path / "six.nii", np.zeros((2, 3, 4, 1, 2, 1), np.uint8))
-    with open_volume(tmp_path / "six.nii") as source:
-        assert source.info.shape == (1, 2, 4, 3, 2)
-    write(tmp_path / "big.nii", np.zeros((2, 3, 4, 1, 2, 2), np.uint8))
-    with pytest.raises(ReadError, match="at most five axes"):
-        open_volume(tmp_path / "big.nii")
+def test_dimensions_beyond_the_file(tmp_path):
+    path = write(tmp_path / "v.nii", np.zeros((2, 3, 4), np.uint8))
+    patch(path, 42, number(30000, "<i2"))
+    message = "is truncated: 360000 bytes of voxels expected, 24 found"
+    with pytest.raises(ReadError, match=rf"v\.nii: {message}"):
+        open_volume(path)
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(path.read_bytes()))
+    with (
+        open_volume(tmp_path / "v.nii.gz") as source,
+        pytest.raises(ReadError, match=rf"v\.nii\.gz: {message}"),
+    ):
+        source.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"not a volume\n" * 99, "is no NIfTI file"),
+        (b"ab", "is no NIfTI file"),
+        (number(348, "<i4") + bytes(90), "is truncated: its header ends early"),
+        (number(540, ">i4") + b"n+2\0" + bytes(400), "is truncated: its header ends early"),
+        (number(540, "<i4") + bytes(600), "is no NIfTI file: its magic is"),
+    ],
+)
+def test_what_is_no_nifti_file(tmp_path, content, message):
+    (tmp_path / "v.nii").write_bytes(content)
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(content))
+    for suffix in (".nii", ".nii.gz"):
+        with pytest.raises(ReadError, match=rf"v\{suffix}: {message}") as caught:
+            open_volume(tmp_path / f"v{suffix}")
+        assert "\n" not in str(caught.value)
+
+
+def test_extensions_that_lie_about_their_size(tmp_path):
+    image = nibabel.Nifti1Image(np.full((20, 3, 4), 32, np.uint8), np.eye(4))
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"hello"))
+    image.to_filename(tmp_path / "v.nii")
+    for size in (0, -16, 64, 1 << 30):  # 64 bytes would end within the voxels
+        patch(tmp_path / "v.nii", 352, number(size, "<i4"))
+        with pytest.raises(ReadError, match=r"v\.nii: its NIfTI header is damaged: failed to read extension content"):
+            open_volume(tmp_path / "v.nii")
+    short = nibabel.Nifti1Image(np.zeros((32, 1, 1), np.uint8), np.eye(4), image.header)
+    short.to_filename(tmp_path / "v.nii")
+    patch(tmp_path / "v.nii", 352, number(48, "<i4"))  # which would end where they do
+    with pytest.raises(ReadError, match=r"v\.nii: its NIfTI header is damaged: failed to read extension content"):
+        open_volume(tmp_path / "v.nii")
+    patch(tmp_path / "v.nii", 108, number(1e30, "<f4"))
+    with pytest.raises(ReadError, match=r"v\.nii: is truncated: its header ends early"):
+        open_volume(tmp_path / "v.nii")
+
+
+def test_a_file_that_nobody_may_read(tmp_path, monkeypatch):
+    path = write(tmp_path / "v.nii", np.zeros((2, 3, 4), np.uint8))
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ReadError, match=r"v\.nii: cannot be read: Permission denied"):
+        open_volume(path)

@@ -1,19 +1,23 @@
-"""TIFF stacks and folders of slices, against tifffile."""
+"""TIFF stacks: how pages may be stored, and damage, against tifffile."""
 
+import importlib
 import struct
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import tifffile
 
-from volconv.errors import ReadError, WriteError
+from volconv.errors import OutOfMemoryError, ReadError, VolconvError
 from volconv.geometry import Geometry
-from volconv.io import Region, Scaling, create_volume, open_volume, tiffpages, tiffwrite
+from volconv.io import Access, Region, list_contents, open_volume, tiff, tiffopen, tiffpages
+from volconv.io.formats import SUFFIXES
 from volconv.io.raw import RawFile
-from volconv.io.tiff import DTYPES
 
 ROOT = Path(__file__).parent.parent
+DTYPES = SUFFIXES[".tif"].dtypes
 GUESSED = ("v.tif does not say what its pages are, taken as slices along Z",)
 
 
@@ -31,10 +35,24 @@ def tags(path, name):
         return [page.tags[name].valueoffset for page in file.pages]
 
 
-def create(path, shape=(1, 1, 4, 5, 6), dtype="uint8", **options):
-    with create_volume(path, shape=shape, dtype=dtype, **options) as sink:
-        sink.write(Region.whole(shape), np.ones(shape, dtype))
-    return sink
+def patched(path, tag, value):
+    """Change the inline value of a tag of all pages."""
+    content = bytearray(path.read_bytes())
+    for offset in tags(path, tag):
+        content[offset : offset + 2] = struct.pack("<H", value)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def without_imagecodecs(monkeypatch):
+    """A function that makes tifffile what it is where imagecodecs is not installed."""
+
+    def hide():
+        monkeypatch.setattr(tifffile.tifffile, "imagecodecs", importlib.import_module("tifffile._imagecodecs"))
+        for codecs in (tifffile.TIFF.DECOMPRESSORS, tifffile.TIFF.UNPREDICTORS):
+            monkeypatch.setattr(codecs, "_codecs", {})  # those that were found so far
+
+    return hide
 
 
 @pytest.mark.parametrize("name", ["tests/data/mask3d.tif", "sample_data/nuclei.tif"])
@@ -44,26 +62,12 @@ def test_real_files(name):
         assert source.info.dtype == np.uint16
         assert source.info.format == "tiff"
         assert source.info.geometry == Geometry()
+        assert source.info.axes == "ZYX"
+        assert source.info.compression == "zlib"
+        assert source.info.access == Access(chunk=(1, 1, 1, 61, 57))
+        assert source.info.time_step is source.info.scaling is source.info.header is None
         assert source.info.notes == (f"{Path(name).name} does not say what its pages are, taken as slices along Z",)
         np.testing.assert_array_equal(source.numpy()[0, 0], tifffile.imread(ROOT / name))
-
-
-@pytest.mark.parametrize(
-    ("axes", "order"),
-    [("TZCYX", "TCZYX"), ("CZYX", "CZYX"), ("ZCYX", "CZYX"), ("TZYX", "TZYX"), ("CTYX", "TCYX"), ("YX", "YX")],
-)
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_axes_in_any_order(path, axes, order, compression):
-    sizes = {"T": 2, "C": 3, "Z": 4, "Y": 8, "X": 9}
-    array = noise(tuple(sizes[axis] for axis in axes))
-    tifffile.imwrite(path, array, metadata={"axes": axes}, photometric="minisblack", compression=compression)
-    expected = array.transpose([axes.index(axis) for axis in order])
-    with open_volume(path) as source:
-        assert source.info.shape == tuple(sizes[axis] if axis in axes else 1 for axis in "TCZYX")
-        assert source.info.notes == ()
-        np.testing.assert_array_equal(source.numpy().reshape(expected.shape), expected)
-        part = Region((0, 0, 0, 2, 3), (1, 1, 1, 7, 8))
-        np.testing.assert_array_equal(source.read(part), source.numpy()[part.slices])
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, "bool"])
@@ -92,18 +96,122 @@ def test_dtypes_and_layouts(path, dtype, options):
         np.testing.assert_array_equal(got[0, 0], array)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_differences_are_undone(path, dtype):
-    array = noise(dtype=dtype)
-    tifffile.imwrite(path, array, photometric="minisblack", compression="zlib", predictor=dtype != "float32")
+@pytest.mark.parametrize("compression", ["zlib", "lzw", "zstd", "lzma", "packbits", None])
+@pytest.mark.parametrize(
+    "layout", [{}, {"rowsperstrip": 3}, {"tile": (16, 16)}, {"tile": (16, 16), "bigtiff": True}], ids=str
+)
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(("dtype", "predictor"), [("uint8", 2), ("int32", 2), ("float32", 3), ("float64", 1)])
+def test_compressions_and_predictors(path, compression, layout, byteorder, dtype, predictor):
+    predictor = predictor if compression not in (None, "packbits") else 1
+    array = noise((2, 19, 37), dtype)
+    tifffile.imwrite(
+        path,
+        array,
+        photometric="minisblack",
+        compression=compression,
+        predictor=predictor,
+        byteorder=byteorder,
+        **layout,
+    )
     with open_volume(path) as source:
+        assert source.info.compression == compression
+        flat = compression is None and "tile" not in layout
+        assert source.info.access == Access(chunk=None if flat else (1, 1, 1, 19, 37))
+        assert isinstance(source._reader, RawFile) == flat
+        np.testing.assert_array_equal(source.numpy()[0, 0], array)
+        part = Region((0, 0, 1, 2, 15), (1, 1, 2, 18, 36))
+        np.testing.assert_array_equal(source.read(part)[0, 0], array[part.slices[2:]])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "compression", "arguments"),
+    [
+        ("uint16", "jpeg2000", {"level": 0}),
+        ("uint8", "jpegxl", {"lossless": True}),
+        ("uint16", "png", None),
+        ("float32", "lerc", None),
+        ("uint8", "jpegxr", {"level": 1.0}),
+    ],
+)
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+def test_compressions_of_images(path, dtype, compression, arguments, tile):
+    array = noise((2, 24, 40), dtype)
+    options = {"compression": compression, "compressionargs": arguments, "tile": tile}
+    tifffile.imwrite(path, array, photometric="minisblack", **options)
+    with open_volume(path) as source:
+        assert source.info.compression == compression
         np.testing.assert_array_equal(source.numpy()[0, 0], array)
 
 
-def test_uncompressed_files_are_read_flat(path):
-    tifffile.imwrite(path, noise(), photometric="minisblack")
+@pytest.mark.parametrize(("code", "name"), [(8, "zlib"), (32946, "zlib"), (50013, "pixtiff")])
+def test_names_of_deflate(path, code, name):
+    array = noise()
+    tifffile.imwrite(path, array, photometric="minisblack", compression="zlib")
+    patched(path, "Compression", code)
     with open_volume(path) as source:
-        assert isinstance(source._reader, RawFile)
+        assert source.info.compression == name
+        np.testing.assert_array_equal(source.numpy()[0, 0], array)
+
+
+@pytest.mark.parametrize(("compression", "loses"), [("webp", False), ("jpeg", True)])
+def test_compressions_of_colours(path, compression, loses):
+    array = noise((2, 24, 40, 3), "uint8")
+    arguments = None if loses else {"lossless": True}
+    tifffile.imwrite(path, array, photometric="rgb", compression=compression, compressionargs=arguments)
+    with open_volume(path, rgb=True) as source:
+        got = source.numpy()[0].transpose(1, 2, 3, 0)
+        np.testing.assert_array_equal(got, tifffile.imread(path))
+        assert np.array_equal(got, array) != loses
+
+
+@pytest.mark.parametrize(
+    ("bits", "dtype", "byteorder"),  # tifffile mixes up bytes when it writes 12 bits big-endian
+    [(1, "uint8", "<"), (1, "uint8", ">"), (4, "uint8", "<"), (4, "uint8", ">"), (12, "uint16", "<")],
+)
+def test_few_bits_a_sample(path, bits, dtype, byteorder):
+    array = noise((3, 9, 11), dtype) % (1 << bits)
+    stored, options = (array.astype(bool), {}) if bits == 1 else (array, {"bitspersample": bits})
+    tifffile.imwrite(path, stored, photometric="minisblack", byteorder=byteorder, **options)
+    with open_volume(path) as source:
+        assert source.info.dtype == dtype
+        np.testing.assert_array_equal(source.numpy()[0, 0], array)
+        assert bits > 1 or set(np.unique(source.numpy())) == {0, 1}
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8"])
+def test_white_as_zero_is_told_and_left(path, dtype):
+    array = noise((3, 9, 11), "uint8") % 2
+    tifffile.imwrite(path, array.astype(dtype), photometric="miniswhite")
+    with open_volume(path) as source:
+        assert source.info.notes == (*GUESSED, "v.tif counts from white to black (MINISWHITE); values are as stored")
+        np.testing.assert_array_equal(source.numpy()[0, 0], array)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("tile", [None, (16, 16), (2, 16, 16)], ids=str)
+def test_pages_with_a_depth(path, compression, tile):
+    array = noise((2, 5, 20, 24))
+    options = {"volumetric": True, "tile": tile, "compression": compression, "metadata": {"axes": "TZYX"}}
+    tifffile.imwrite(path, array, photometric="minisblack", **options)
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].axes == "ZYX"
+    with open_volume(path) as source:
+        assert source.info.shape == (2, 1, 5, 20, 24)
+        assert source.info.access.chunk == (None if compression is tile is None else (1, 1, 5, 20, 24))
+        np.testing.assert_array_equal(source.numpy()[:, 0], array)
+        part = Region((1, 0, 2, 3, 4), (2, 1, 4, 9, 11))
+        np.testing.assert_array_equal(source.read(part), array[:, None][part.slices])
+
+
+def test_reading_holds_to_the_volume(path):
+    tifffile.imwrite(path, noise(), photometric="minisblack", compression="zlib")
+    with open_volume(path) as source:
+        assert source.read(Region((0, 0, 3, 4, 5), (1, 1, 3, 6, 7))).shape == (1, 1, 0, 2, 2)
+        with pytest.raises(ValueError, match="within the volume"):
+            source.read(Region((0, 0, 0, 0, 0), (1, 1, 8, 1, 1)))
+    with pytest.raises(ValueError, match=r"v\.tif is closed"):
+        source.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
 
 
 def test_few_decoded_pages_are_kept(path, monkeypatch):
@@ -121,33 +229,6 @@ def test_few_decoded_pages_are_kept(path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("array", "options", "message"),
-    [
-        (np.zeros((4, 5, 3), "u1"), {"photometric": "rgb"}, r"hold 3 colour samples a pixel \(RGB\)"),
-        (np.zeros((7, 4, 5, 4), "u1"), {"photometric": "rgb"}, "hold 4 colour samples a pixel"),
-        (np.zeros((3, 4, 5), "u1"), {"photometric": "rgb", "planarconfig": "separate"}, "colour samples"),
-        (np.zeros((4, 5), "u1"), {"photometric": "palette", "colormap": np.zeros((3, 256), "u2")}, "palette colours"),
-        (np.zeros((2, 3, 4, 5), "u1"), {"photometric": "minisblack"}, r"its axes QQYX \(2, 3, 4, 5\) are not those"),
-        (np.zeros((2, 4, 5), "u1"), {"photometric": "minisblack", "metadata": {"axes": "AYX"}}, "its axes AYX"),
-    ],
-)
-def test_what_is_no_stack_of_grey_pages(path, array, options, message):
-    tifffile.imwrite(path, array, **options)
-    with pytest.raises(ReadError, match=message) as caught:
-        open_volume(path)
-    assert caught.value.hint
-    assert "\n" not in str(caught.value)
-
-
-def test_pages_of_several_sizes(path):
-    with tifffile.TiffWriter(path) as writer:
-        writer.write(np.zeros((4, 5), "u1"), metadata=None)
-        writer.write(np.zeros((6, 5), "u1"), metadata=None)
-    with pytest.raises(ReadError, match=r"its pages are of several kinds \(4 x 5 uint8, 6 x 5 uint8\)"):
-        open_volume(path)
-
-
-@pytest.mark.parametrize(
     "options", [{"compression": "zlib"}, {"compression": "zlib", "metadata": None}, {"metadata": None}]
 )
 @pytest.mark.parametrize("kept", [0.05, 0.2, 0.5, 0.8])
@@ -162,6 +243,23 @@ def test_truncated_stacks_never_pass_for_shorter_ones(path, options, kept):
     with pytest.raises(ReadError, match=r"v\.tif: ") as caught:
         read()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"ome": True}, {"compression": "zlib"}], ids=str)
+def test_a_stack_whose_last_page_is_cut_off(path, options):
+    tifffile.imwrite(path, noise(), photometric="minisblack", **options)
+    with tifffile.TiffFile(path) as file:
+        end = file.pages[-1].offset + 20
+    path.write_bytes(path.read_bytes()[:end])
+    with pytest.raises(ReadError, match=r"v\.tif: is truncated or damaged: its page 7 lies outside the file"):
+        open_volume(path)
+
+
+def test_an_empty_file(path):
+    path.touch()
+    for read in (open_volume, list_contents):
+        with pytest.raises(ReadError, match=r"v\.tif: is empty$"):
+            read(path)
 
 
 def test_a_circular_chain_of_pages(path):
@@ -185,12 +283,36 @@ def test_a_circular_chain_of_pages(path):
 )
 def test_codecs_that_are_not_there(path, code, message):
     tifffile.imwrite(path, noise(), photometric="minisblack", compression="zlib")
-    content = bytearray(path.read_bytes())
-    for offset in tags(path, "Compression"):
-        content[offset : offset + 2] = struct.pack("<H", code)
-    path.write_bytes(content)
+    patched(path, "Compression", code)
     with pytest.raises(ReadError, match=rf"v\.tif: {message}"):
         open_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "packing"),
+    [
+        ("uint16", {"compression": "lzw"}, "LZW"),
+        ("uint8", {"compression": "jpeg"}, "JPEG"),
+        ("uint16", {"compression": "jpeg2000"}, "JPEG2000"),
+        ("float32", {"compression": "zlib", "predictor": 3}, "ADOBE_DEFLATE with predictor FLOATINGPOINT"),
+        ("uint16", {"bitspersample": 12}, "samples of 12 bits"),
+    ],
+)
+def test_a_missing_library_of_codecs_is_named(path, without_imagecodecs, dtype, options, packing):
+    tifffile.imwrite(path, noise(dtype=dtype), photometric="minisblack", **options)
+    without_imagecodecs()
+    with pytest.raises(ReadError) as caught:
+        open_volume(path)
+    assert caught.value.message == f"{path}: page 1 is packed by {packing}, whose codec is not installed"
+    assert caught.value.hint == "pip install 'volconv[tiff]'"
+
+
+def test_what_needs_no_library_of_codecs(path, without_imagecodecs):
+    array = noise()
+    tifffile.imwrite(path, array, photometric="minisblack", compression="zlib", predictor=2)
+    without_imagecodecs()
+    with open_volume(path) as source:
+        np.testing.assert_array_equal(source.numpy()[0, 0], array)
 
 
 def test_a_damaged_page_is_named(path):
@@ -206,229 +328,98 @@ def test_a_damaged_page_is_named(path):
             source.numpy()
 
 
-@pytest.mark.parametrize(
-    ("options", "spacing", "unit", "note"),
-    [
-        (
-            {"imagej": True, "metadata": {"axes": "ZYX", "spacing": 2, "unit": "micron"}, "resolution": (4, 5)},
-            (2, 0.2, 0.25),
-            "um",
-            "",
-        ),
-        (
-            {"imagej": True, "metadata": {"axes": "ZYX", "spacing": 2, "unit": "\\u00B5m"}, "resolution": (4, 5)},
-            (2, 0.2, 0.25),
-            "um",
-            "",
-        ),
-        (
-            {"imagej": True, "metadata": {"axes": "ZYX", "spacing": 2, "unit": "cm"}, "resolution": (4, 5)},
-            (20, 2, 2.5),
-            "mm",
-            "",
-        ),
-        (
-            {"imagej": True, "metadata": {"axes": "ZYX", "unit": "um"}, "resolution": (4, 5)},
-            (1, 1, 1),
-            None,
-            "no spacing along Z",
-        ),
-        (
-            {"imagej": True, "metadata": {"axes": "ZYX", "spacing": 2, "unit": "pixel"}, "resolution": (4, 5)},
-            (1, 1, 1),
-            None,
-            "",
-        ),
-        ({"imagej": True, "metadata": {"axes": "ZYX"}}, (1, 1, 1), None, ""),
-        ({"metadata": {"axes": "ZYX", "spacing": 2.5, "unit": "nm"}, "resolution": (4, 5)}, (2.5, 0.2, 0.25), "nm", ""),
-        ({"metadata": {"axes": "ZYX"}, "resolution": (72, 72), "resolutionunit": "INCH"}, (1, 1, 1), None, ""),
-        ({"metadata": {"axes": "ZYX"}, "resolution": (1, 1), "resolutionunit": "CENTIMETER"}, (1, 1, 1), None, ""),
-        (
-            {"metadata": {"axes": "ZYX"}, "resolution": (9000, 9000), "resolutionunit": "CENTIMETER"},
-            (1, 1, 1),
-            None,
-            "along Z",
-        ),
-        (
-            {
-                "ome": True,
-                "metadata": {
-                    "axes": "ZYX",
-                    "PhysicalSizeX": 1.0,
-                    "PhysicalSizeY": 3.0,
-                    "PhysicalSizeZ": 0.002,
-                    "PhysicalSizeZUnit": "mm",
-                },
-            },
-            (2, 3, 1),
-            "um",
-            "",
-        ),
-        (
-            {"ome": True, "metadata": {"axes": "ZYX", "PhysicalSizeX": 1.0, "PhysicalSizeY": 3.0}},
-            (1, 1, 1),
-            None,
-            "along Z",
-        ),
-        ({"ome": True, "metadata": {"axes": "ZYX"}}, (1, 1, 1), None, ""),
-    ],
-)
-def test_stated_spacing(path, options, spacing, unit, note):
-    tifffile.imwrite(path, noise(), photometric="minisblack", **options)
-    with open_volume(path) as source:
-        np.testing.assert_allclose(source.info.geometry.spacing, spacing, rtol=1e-9)
-        assert source.info.geometry.unit == unit
-        assert len(source.info.notes) == bool(note)
-        assert note in "".join(source.info.notes)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_is_written(path, dtype):
-    array = noise((2, 3, 4, 5, 6), dtype)
-    with create_volume(path, shape=array.shape, dtype=dtype) as sink:
-        sink.write(Region.whole(array.shape), array)
-    with tifffile.TiffFile(path) as file:
-        assert file.is_imagej == (dtype in ("uint8", "uint16", "float32"))
-        assert file.series[0].axes == ("TZCYX" if file.is_imagej else "TCZYX")
-        assert not file.is_bigtiff
-        got = file.series[0].asarray()
-        assert got.dtype == array.dtype
-        np.testing.assert_array_equal(got, array.transpose(0, 2, 1, 3, 4) if file.is_imagej else array)
-        assert "DateTime" not in file.pages[0].tags
-
-
-def test_large_stacks_are_bigtiff(path, monkeypatch):
-    monkeypatch.setattr(tiffwrite, "_CLASSIC_BYTES", 100)
-    create(path, dtype="uint16", geometry=Geometry.from_spacing((3, 2, 1), "um"))
-    with tifffile.TiffFile(path) as file:
-        assert file.is_bigtiff
-        assert not file.is_imagej
-        assert file.series[0].axes == "ZYX"
-    with open_volume(path) as source:
-        assert source.info.geometry.spacing == (3, 2, 1)
-        assert source.info.geometry.unit == "um"
-
-
-@pytest.mark.slow
-def test_a_stack_above_four_gigabytes(path):
-    shape = (1, 1, 5, 30000, 30000)
-    corner = Region((0, 0, 4, 29999, 29999), (1, 1, 5, 30000, 30000))
-    with create_volume(path, shape=shape, dtype="uint8") as sink:
-        sink.write(corner, np.full((1, 1, 1, 1, 1), 7, np.uint8))
-    with open_volume(path) as source:
-        assert source.info.shape == shape
-        assert source.read(corner).item() == 7
-    with tifffile.TiffFile(path) as file:
-        assert file.is_bigtiff
-        assert file.pages[4].asarray()[-1, -1] == 7
-    path.unlink()
-
-
-@pytest.mark.parametrize("width", [1, 3, 4])
-@pytest.mark.parametrize("suffix", [".tif", ".ome.tif"])
-@pytest.mark.parametrize("dtype", ["uint8", "int16"])
-def test_narrow_volumes_are_not_taken_for_colours(tmp_path, width, suffix, dtype):
-    for shape in (
-        (1, 1, 5, 6, width),
-        (1, width, 1, 5, 6),
-        (2, 1, 5, 6, width),
-        (1, 1, width, 5, 7),
-        (1, 1, 5, width, 6),
-    ):
-        path = tmp_path / f"{'x'.join(map(str, shape))}{suffix}"
-        array = noise(shape, dtype)
-        with create_volume(path, shape=shape, dtype=dtype) as sink:
-            sink.write(Region.whole(shape), array)
-        with open_volume(path) as source:
-            assert source.info.shape == shape
-            np.testing.assert_array_equal(source.numpy(), array)
-
-
-def test_what_tiff_cannot_hold_is_told(path):
-    straight = Geometry.from_spacing((3, 2, 1), "um")
-    assert create(path, geometry=straight).info.notes == ()
-    moved = Geometry.from_spacing((3, 2, 1), "um", (0, 5, 0))
-    assert create(path, geometry=moved, overwrite=True).info.notes == (
-        "v.tif: TIFF holds no origin; it is dropped, the spacing kept",
-    )
-    flipped = Geometry.from_matrix(np.diag([-1, 2, 3, 1]))
-    (note,) = create(path, geometry=flipped, overwrite=True).info.notes
-    assert "TIFF holds no orientation" in note
-    with open_volume(path) as source:
-        assert source.info.geometry == Geometry.from_spacing((3, 2, 1), "mm")
-
-
-def test_an_unknown_unit_stays_unknown(path):
-    create(path, geometry=Geometry.from_spacing((3, 2, 1), None))
-    with open_volume(path) as source:
-        assert source.info.geometry == Geometry()
-
-
-def test_the_note_and_the_slope(path):
-    create(path, note="volconv 0.1 – smooth")
-    with tifffile.TiffFile(path) as file:
-        assert file.pages[0].tags["Software"].value == "volconv 0.1 ? smooth"
-    with pytest.raises(WriteError, match="TIFF has no place for a slope"):
-        create_volume(path, shape=(1, 1, 1, 1, 1), dtype="uint8", scaling=Scaling(2, 0), overwrite=True)
-
-
-@pytest.fixture
-def slices(tmp_path):
-    folder, array = tmp_path / "slices", noise((12, 5, 6))
-    folder.mkdir()
-    for number, plane in enumerate(array):
-        tifffile.imwrite(folder / f"slice{number}.tif", plane, compression="zlib" if number % 2 else None)
-    (folder / "notes.txt").write_text("not a slice")
-    (folder / ".hidden.tif").write_text("not one either")
-    return folder, array
-
-
-@pytest.mark.parametrize("pattern", ["", "/*.tif", "/slice*", "/slice[0-9]*.tif", "/slice?*.tif"])
-def test_folders_and_patterns_in_natural_order(slices, pattern):
-    folder, array = slices
-    with open_volume(f"{folder}{pattern}") as source:
-        assert source.info.shape == (1, 1, 12, 5, 6)
-        np.testing.assert_array_equal(source.numpy()[0, 0], array)
-        region = Region((0, 0, 9, 1, 2), (1, 1, 11, 4, 6))
-        np.testing.assert_array_equal(source.read(region), source.numpy()[region.slices])
-
-
-def test_a_file_whose_name_looks_like_a_pattern(tmp_path):
-    create(tmp_path / "a[1].tif")
-    with open_volume(tmp_path / "a[1].tif") as source:
-        assert source.numpy().sum() == 120
-
-
-def test_slices_that_do_not_fit(slices):
-    folder, _ = slices
-    tifffile.imwrite(folder / "slice7.tif", np.zeros((5, 7), "u2"))
+def test_samples_of_an_unknown_type(path):
+    tifffile.imwrite(path, noise(dtype="float32"), photometric="minisblack", metadata=None)
+    patched(path, "BitsPerSample", 8)
     with pytest.raises(
-        ReadError, match=r"slice7\.tif: slices must be of one size and dtype \(got \(5, 7\) uint16, slice0"
+        ReadError, match=r"v\.tif: its pages have an unknown sample type \(got 8 bits, sample format 3\)"
     ):
-        open_volume(folder)
-    tifffile.imwrite(folder / "slice7.tif", np.zeros((5, 6), "u1"))
-    with pytest.raises(ReadError, match=r"got \(5, 6\) uint8, slice0\.tif is \(5, 6\) uint16"):
-        open_volume(folder)
-    tifffile.imwrite(folder / "slice7.tif", np.zeros((9, 5, 6), "u2"), photometric="minisblack")
-    with pytest.raises(ReadError, match=r"slice7\.tif: a slice must be one 2-D page"):
-        open_volume(folder)
-    (folder / "slice7.tif").write_bytes(b"junk")
-    with pytest.raises(ReadError, match=r"slice7\.tif: is no TIFF file"):
-        open_volume(folder)
+        open_volume(path)
+    assert [entry.dtype for entry in list_contents(path)] == ["unknown"]
 
 
-def test_slices_that_vanish(slices):
-    folder, _ = slices
-    with open_volume(folder) as source:
-        (folder / "slice3.tif").unlink()
-        with pytest.raises(ReadError, match=r"slice3\.tif: cannot be read: No such file"):
-            source.numpy()
-    with pytest.raises(ValueError, match="is closed"):
-        source.read(Region.whole(source.info.shape))
+def test_samples_of_a_type_that_volumes_do_not_have(path, monkeypatch):
+    tifffile.imwrite(path, noise(), photometric="minisblack")
+    known = tiffopen.SUFFIXES[".tif"]
+    monkeypatch.setitem(tiffopen.SUFFIXES, ".tif", replace(known, dtypes=("uint8", "int8")))
+    with pytest.raises(ReadError, match=r"v\.tif: voxels of dtype uint16 are not supported \(known: uint8, int8\)"):
+        open_volume(path)
 
 
-def test_no_slices(tmp_path):
-    with pytest.raises(ReadError, match=r"the folder holds no \.tif or \.tiff files"):
-        open_volume(tmp_path)
-    with pytest.raises(ReadError, match="no such files"):
-        open_volume(tmp_path / "*.tif")
+def test_values_that_are_encoded(path):
+    gel = [(33445, "I", 1, 2, True), (33446, "2I", 1, (1, 100), True)]
+    tifffile.imwrite(path, noise()[0], photometric="minisblack", metadata=None, extratags=gel)
+    with pytest.raises(ReadError, match=r"v\.tif: its values are encoded in a way that is not supported \(mdgel\)"):
+        open_volume(path)
+
+
+def test_a_file_without_pages(path):
+    path.write_bytes(b"II*\0" + bytes(8))
+    with pytest.raises(ReadError, match=r"v\.tif: holds no pages"):
+        open_volume(path)
+    assert list_contents(path) == []
+
+
+def test_pages_without_voxels(path):
+    tifffile.imwrite(path, noise(), photometric="minisblack", metadata=None)
+    patched(path, "ImageLength", 0)
+    with pytest.raises(ReadError, match=r"v\.tif: "):
+        open_volume(path)
+
+
+def test_a_page_beyond_memory(path, monkeypatch):
+    tifffile.imwrite(path, noise(), photometric="minisblack", compression="zlib")
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", mock.Mock(side_effect=MemoryError))
+    with pytest.raises(OutOfMemoryError, match=r"v\.tif: page 1 does not fit in memory \(shape \(16, 20\), uint16\)"):
+        open_volume(path)
+
+
+def test_a_page_of_another_size(path, monkeypatch):
+    tifffile.imwrite(path, noise(), photometric="minisblack", compression="zlib")
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", mock.Mock(return_value=np.zeros((15, 20), np.uint16)))
+    with pytest.raises(ReadError, match=r"page 1 cannot be decoded \(ADOBE_DEFLATE\): 320 voxels expected, 300 found"):
+        open_volume(path)
+
+
+def test_a_folder_of_that_name(path):
+    path.mkdir()
+    with pytest.raises(ReadError, match=r"v\.tif: is a folder, and holds no \.tif or \.tiff files"):
+        open_volume(path)
+    with pytest.raises(ReadError, match=r"v\.tif: cannot be read: Is a directory"):
+        tiff.open_file(path, None, axes=None, rgb=False)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"compression": "lzw", "predictor": True},
+        {"compression": "zstd", "tile": (16, 16)},
+        {"compression": "jpeg2000"},
+        {"compression": "zlib", "metadata": None},
+        {"compression": "packbits", "ome": True, "metadata": {"axes": "ZYX"}},
+        {"imagej": True, "metadata": {"axes": "ZYX", "unit": "um"}},
+    ],
+    ids=str,
+)
+def test_damaged_files_give_values_or_one_line(path, options, seed):
+    tifffile.imwrite(path, noise(), photometric="minisblack", **options)
+    content, rng = bytearray(path.read_bytes()), np.random.default_rng(seed)
+    with tifffile.TiffFile(path) as file:
+        heads = [0, *(page.offset for page in file.pages)]
+    for place in rng.choice(heads, size=3) + rng.integers(200, size=3):
+        content[min(place, len(content) - 1)] = rng.choice([0, 1, 2, 127, 255])
+    path.write_bytes(content)
+    for read in (list_contents, read_corner):
+        told = str(path)
+        try:
+            read(path)
+        except VolconvError as error:
+            told = str(error)
+        assert str(path) in told
+        assert "\n" not in told
+
+
+def read_corner(path):
+    with open_volume(path) as source:
+        source.read(Region((0, 0, 0, 0, 0), tuple(min(size, 2) for size in source.info.shape)))

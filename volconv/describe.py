@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ReadError
 from volconv.geometry import Geometry
-from volconv.io import FORMATS, Entry, Format, Scaling, list_contents, open_volume, split_path, stem_and_ext
+from volconv.io import FORMATS, Entry, Format, Scaling, list_contents, open_volume, split_path
 from volconv.io.axes import AXIS
 from volconv.io.combine import Selected
 from volconv.io.formats import format_of
+from volconv.io.niftipair import header_of, is_pair, voxels_of
 
 if TYPE_CHECKING:
     from volconv.io import VolumeInfo
@@ -26,7 +27,7 @@ SCHEMA_VERSION = 1
 _BY_NAME = {form.name: form for form in FORMATS}
 
 #: Formats whose files may hold more than one volume.
-_SEVERAL = ("hdf5", "tiff")
+_SEVERAL = ("hdf5", "tiff", "ome")
 
 Spacing = tuple[float, float, float]
 
@@ -272,15 +273,7 @@ def _orientation(geometry: Geometry) -> str:
 def _bytes_on_disk(path: Path) -> int:
     """Size of a file, of all slices of a folder or pattern, of a header and its image."""
     if path.is_file():
-        stem, ext = stem_and_ext(path)
-        partner = {".hdr": ".img", ".img": ".hdr"}.get(ext[:4].lower())
-        files = [path]
-        if partner is not None:
-            files += [
-                other
-                for name in (partner, partner.upper())
-                if (other := path.with_name(stem + name + ext[4:])).is_file()
-            ]
+        files = [header_of(path), voxels_of(path)] if is_pair(path) else [path]
     else:
         found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
         files = [file for file in found if file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith(".")]

@@ -1,26 +1,23 @@
-"""NIfTI-1 and NIfTI-2 files, plain or gzipped: nibabel reads the headers, RawFile the voxels."""
+"""NIfTI files, plain or gzipped, in one file or (read only) in two: how their voxels are read and written."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import logging
-import struct
-import warnings
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-
-import nibabel
-import numpy as np
-from nibabel.spatialimages import HeaderDataError
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from volconv.errors import ReadError
-from volconv.geometry import Geometry
+from volconv.io.axes import AXIS
 from volconv.io.checks import check_block
-from volconv.io.niftiheader import DTYPES, FILE_ORDER, new_header
+from volconv.io.niftiaxes import AXES
+from volconv.io.niftiheader import FILE_ORDER, new_header, spacing_is_unknown
+from volconv.io.niftipair import header_of, is_pair, voxels_of
+from volconv.io.niftiread import describe, read_header
 from volconv.io.raw import RawFile
 from volconv.io.spool import Spool, is_gzipped, unpacked, unpacked_copy
 from volconv.io.target import Target, check_target, translated
-from volconv.io.volume import Entry, NewVolume, OpenVolume, Scaling, VolumeInfo
+from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, Scaling, VolumeInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,59 +27,59 @@ if TYPE_CHECKING:
     from volconv.io.volume import Request
     from volconv.region import Region
 
-_UNITS = {"meter": "m", "mm": "mm", "micron": "um"}
-
-# nibabel prints each oddity that it mends to stderr by a logger of its own; a file that can be read is no news.
-_QUIET = logging.getLogger("volconv.io.nifti")
-_QUIET.addHandler(logging.NullHandler())
-_QUIET.propagate = False
-
 
 def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> NiftiSource:  # noqa: ARG001  # the signature of every format
-    """Open a NIfTI file; whether it is gzipped is told by its content."""
-    return NiftiSource(path)
+    """Open a NIfTI file, or a pair by either name; whether one is gzipped is told by its content."""
+    return NiftiSource(path, axes=axes, rgb=rgb)
 
 
 def list_contents(path: Path) -> list[Entry]:
-    """The volume, by the file's own axes."""
-    with NiftiSource(path) as source:
-        n, c, d, h, w = source.info.shape
-        return [Entry(str(path), (w, h, d, n, c), source.info.dtype.name, source.info.axes)]
+    """The volume, by the file's own axes; colours as an axis of samples."""
+    with NiftiSource(path, rgb=True) as source:
+        info = source.info
+        return [Entry(str(path), tuple(info.shape[AXIS[letter]] for letter in info.axes), info.dtype.name, info.axes)]
 
 
 class NiftiSource(OpenVolume):
-    """A NIfTI file.
+    """A NIfTI file, or two.
 
-    A gzipped one is unpacked at the first read, once, into a temporary file without a name.
+    Gzipped voxels are unpacked at the first read, once, into a temporary file without a name.
 
     Parameters
     ----------
     path : Path
+        Of a pair, either.
+    axes : str, optional
+        What the axes are, as "XYZC".
+    rgb : bool
+        Take colours as channels.
 
     Raises
     ------
     ReadError
-        It is no NIfTI file, damaged, or of colours.
+        It is no NIfTI file, damaged, or of colours that were not asked for.
+    ParameterError
+        ``axes`` do not fit the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._name = str(path)
+    def __init__(self, path: Path, *, axes: str | None = None, rgb: bool = False) -> None:
+        pair = is_pair(path)
+        header_path = header_of(path) if pair else path
         self._files = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(self._files.close)
-            try:
-                self._file = self._files.enter_context(path.open("rb"))
-            except OSError as error:
-                raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
-            self._gzipped = is_gzipped(self._file)
-            with unpacked(self._file, self._name, gzipped=self._gzipped) as stream:
-                header, heard = _read_header(stream, self._name)
-            self._offset = int(header.get_data_offset())
-            self._dtype = _voxel_dtype(header, self._name)
-            self.info = _describe(header, self._dtype, path, heard)
+            header_file = self._open(header_path)
+            with unpacked(header_file, str(header_path), gzipped=is_gzipped(header_file)) as stream:
+                header, heard = read_header(stream, str(header_path), pair=pair)
+            voxel_path = voxels_of(path) if pair else path
+            self._name = str(voxel_path)
+            self._file = self._open(voxel_path) if pair else header_file
+            info, self._layout = describe(header, heard, path.name, header_name=str(header_path), axes=axes, rgb=rgb)
+            gzipped = is_gzipped(self._file)
+            self.info = replace(info, access=Access(spooled=gzipped), compression="gzip" if gzipped else None)
             self._raw: RawFile | None = None
-            if not self._gzipped:
-                self._raw = self._raw_in(self._file, self._offset)
+            if not gzipped:
+                self._raw = self._raw_in(self._file, self._layout.offset)
                 self._raw.check_length()
             undo.pop_all()
 
@@ -93,17 +90,23 @@ class NiftiSource(OpenVolume):
         return self._raw.read(region)
 
     def close(self) -> None:
-        """Close the file, and drop what was unpacked of it."""
+        """Close the files, and drop what was unpacked of them."""
         self._files.close()
 
+    def _open(self, path: Path) -> BinaryIO:
+        try:
+            return self._files.enter_context(path.open("rb"))
+        except OSError as error:
+            raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
+
     def _raw_in(self, file: BinaryIO, offset: int) -> RawFile:
-        return RawFile(file, offset, self._dtype, self.info.shape, FILE_ORDER, name=self._name)
+        return RawFile(file, offset, self._layout.dtype, self._layout.shape, self._layout.order, name=self._name)
 
     def _unpack(self) -> BinaryIO:
         """Voxels alone, in a temporary file."""
         size = self._raw_in(self._file, 0).nbytes
         with unpacked(self._file, self._name, gzipped=True) as stream:
-            stream.read(self._offset)
+            stream.seek(self._layout.offset)
             spool = unpacked_copy(stream, size, self._name)
         self._files.callback(spool.close)
         return spool
@@ -112,11 +115,29 @@ class NiftiSource(OpenVolume):
 def describe_new(request: Request) -> VolumeInfo:
     """Check a new file, and tell what it will be."""
     check_target(request.path, overwrite=request.overwrite)
+    header = new_header(request)
     scaling = request.scaling
-    header = new_header(request.shape, request.dtype, request.geometry, request.like, scaling, request.note)
     if scaling is not None:  # as exact as the header keeps it
         scaling = Scaling(float(header["scl_slope"]), float(header["scl_inter"]))
-    return VolumeInfo(request.shape, request.dtype, request.geometry, scaling, format="nifti", header=header)
+    gzipped = _gzips(request.path)
+    notes: tuple[str, ...] = ()
+    if spacing_is_unknown(request.geometry):
+        steps = [f"{step:g}" for step in request.geometry.spacing]
+        told = ",".join(steps if len(set(steps)) > 1 else steps[:1])
+        notes = (f"{request.path.name}: spacing unknown, written as {told} without a unit",)
+    return VolumeInfo(
+        request.shape,
+        request.dtype,
+        request.geometry,
+        scaling,
+        request.time_step,
+        format="nifti",
+        axes=AXES[: int(header["dim"][0])],
+        compression="gzip" if gzipped else None,
+        access=Access(spooled=gzipped),
+        header=header,
+        notes=notes,
+    )
 
 
 def create_file(request: Request) -> NiftiSink:
@@ -138,7 +159,7 @@ class NiftiSink(NewVolume):
                 offset = int(info.header.get_data_offset())
                 self._target.file.write(bytes(offset - self._target.file.tell()))
                 self._target.file.flush()
-                if path.name.lower().endswith(".gz"):
+                if _gzips(path):
                     folder = self._target.temporary.parent
                     self._spool = Spool(folder, info.dtype, info.shape, FILE_ORDER, name=str(path))
                     self._raw = self._spool.raw
@@ -186,97 +207,6 @@ class NiftiSink(NewVolume):
         spool.close()
 
 
-def _read_header(stream: BinaryIO, name: str) -> tuple[Any, tuple[str, ...]]:
-    """Header as nibabel's own object, checked and mended as nibabel does, and what nibabel warned of."""
-    start = stream.read(540)
-    if not start:
-        raise ReadError(f"{name}: is empty")
-    size = set(struct.unpack("<i", start[:4]) + struct.unpack(">i", start[:4])) if len(start) >= 348 else set()
-    if 348 in size and start[344:348] == b"n+1\0":
-        kind: Any = nibabel.Nifti1Header
-    elif 540 in size and start[4:8] == b"n+2\0":
-        kind = nibabel.Nifti2Header
-    elif 348 in size and start[344:348] == b"ni1\0":
-        raise ReadError(
-            f"{name}: is the header of a .hdr/.img pair", hint="convert it to one file, as with nibabel's nib-convert"
-        )
-    else:
-        raise ReadError(f"{name}: is no NIfTI file")
-    if len(start) < kind.sizeof_hdr:
-        raise ReadError(f"{name}: is truncated: its header ends early")
-    stream.seek(0)
-    try:
-        with warnings.catch_warnings(record=True) as heard:
-            warnings.simplefilter("always")
-            header = kind.from_fileobj(stream, check=False)
-            header.check_fix(logger=_QUIET, error_level=40)
-            affine = header.get_best_affine()
-            int(header.get_data_offset())
-    except (HeaderDataError, ValueError, OverflowError, KeyError, struct.error) as error:
-        raise ReadError(f"{name}: its NIfTI header is damaged: {_one_line(error)}") from error
-    if not np.isfinite(affine).all():
-        raise ReadError(f"{name}: its NIfTI header is damaged: its affine is not finite")
-    return header, tuple(" ".join(str(warning.message).split()) for warning in heard)
-
-
-def _voxel_dtype(header: Any, name: str) -> np.dtype[Any]:
-    """Dtype of the voxels in the file's byte order."""
-    try:
-        dtype = cast("np.dtype[Any]", header.get_data_dtype())
-    except (HeaderDataError, KeyError):
-        dtype = np.dtype(np.void)
-    if dtype.newbyteorder("=").name in DTYPES:
-        return dtype
-    label = header._field_recoders["datatype"].label  # nibabel has no public way from a code to its name
-    code = int(header["datatype"])
-    with contextlib.suppress(KeyError):
-        raise ReadError(f"{name}: voxels of datatype {label[code]} are not supported (known: {', '.join(DTYPES)})")
-    raise ReadError(f"{name}: its datatype code {code} is unknown")
-
-
-def _describe(header: Any, dtype: np.dtype[Any], path: Path, heard: tuple[str, ...]) -> VolumeInfo:
-    x, y, z, n, c = _file_shape(header, str(path))
-    notes = tuple(f"{path.name}: {text}" for text in heard)
-    try:
-        unit = _UNITS.get(header.get_xyzt_units()[0])
-    except KeyError:
-        unit = None
-    if unit is None:
-        unit = "mm"
-        notes = (*notes, f"{path.name} states no units, taken as mm")
-    return VolumeInfo(
-        (n, c, z, y, x),
-        dtype.newbyteorder("="),
-        Geometry.from_matrix(header.get_best_affine(), unit),
-        _scaling(header, str(path)),
-        format="nifti",
-        header=header,
-        notes=notes,
-    )
-
-
-def _file_shape(header: Any, name: str) -> tuple[int, ...]:
-    """(X, Y, Z, T, C) of the file, missing axes 1."""
-    try:
-        shape = tuple(int(size) for size in header.get_data_shape())
-    except HeaderDataError as error:
-        raise ReadError(f"{name}: its NIfTI header is damaged: {_one_line(error)}") from error
-    if not shape or any(size < 1 for size in shape):
-        raise ReadError(f"{name}: every axis must hold a voxel (got shape {shape})")
-    if any(size > 1 for size in shape[5:]):
-        raise ReadError(f"{name}: a volume has at most five axes x, y, z, t, channel (got shape {shape})")
-    return (*shape, 1, 1, 1, 1)[:5]
-
-
-def _scaling(header: Any, name: str) -> Scaling | None:
-    try:
-        slope, intercept = header.get_slope_inter()
-    except HeaderDataError as error:
-        raise ReadError(f"{name}: its slope and intercept are damaged: {_one_line(error)}") from error
-    if slope is None or (slope, intercept) == (1.0, 0.0):
-        return None
-    return Scaling(slope, intercept)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+def _gzips(path: Path) -> bool:
+    """Whether a new file's name asks for compression."""
+    return path.name.lower().endswith(".gz")

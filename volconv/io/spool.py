@@ -44,7 +44,11 @@ class Spool:
     def __init__(self, folder: Path, dtype: np.dtype[Any], shape: Index5, order: Index5 = NCDHW, *, name: str) -> None:
         self._file = cast("BinaryIO", tempfile.TemporaryFile(dir=folder))  # noqa: SIM115  # it lives until close()
         self.raw = RawFile(self._file, 0, dtype, shape, order, name=name)
-        self._file.truncate(self.raw.nbytes)
+        try:
+            self._file.truncate(self.raw.nbytes)
+        except BaseException:
+            self.close()
+            raise
 
     def pieces(self) -> Iterator[bytes]:
         """All bytes from start to end."""
@@ -57,8 +61,10 @@ class Spool:
         self._file.close()
 
 
-def unpacked_copy(stream: BinaryIO, size: int, name: str) -> BinaryIO:
+def unpacked_copy(stream: BinaryIO, size: int, name: str, *, footer: int = 0) -> BinaryIO:
     """The next ``size`` bytes of a stream in a temporary file; it is read on to its end, where gzip has a checksum.
+
+    Of what follows them, up to ``footer`` bytes are kept too, as many as there are.
 
     Raises
     ------
@@ -68,7 +74,7 @@ def unpacked_copy(stream: BinaryIO, size: int, name: str) -> BinaryIO:
     spool = cast("BinaryIO", tempfile.TemporaryFile(prefix="volconv-"))  # noqa: SIM115  # the caller closes it
     with contextlib.ExitStack() as undo:
         undo.callback(spool.close)
-        left = size
+        left = size + footer
         while piece := stream.read(COPY_BYTES):
             try:
                 spool.write(piece[:left])
@@ -78,8 +84,8 @@ def unpacked_copy(stream: BinaryIO, size: int, name: str) -> BinaryIO:
                     hint="set TMPDIR to a folder with more room",
                 ) from error
             left = max(0, left - len(piece))
-        if left:
-            raise ReadError(f"{name}: is truncated: {size} bytes of voxels expected, {size - left} found")
+        if left > footer:
+            raise ReadError(f"{name}: is truncated: {size} bytes of voxels expected, {size + footer - left} found")
         spool.flush()
         undo.pop_all()
     return spool

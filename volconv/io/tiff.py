@@ -3,64 +3,60 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import os
-import struct
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+import math
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import tifffile
-
-from volconv.errors import OutOfMemoryError, ReadError
+from volconv.errors import ReadError
 from volconv.io.raw import RawFile
-from volconv.io.tiffpages import DECODE_ERRORS, PageReader
-from volconv.io.tiffspacing import stated_geometry
-from volconv.io.volume import Entry, OpenVolume, VolumeInfo
+from volconv.io.tifflayout import layout_of
+from volconv.io.tiffopen import (
+    check_chain,
+    check_series,
+    compression_name,
+    decoded,
+    is_white_zero,
+    opened,
+    others,
+    read_dtype,
+    understood,
+)
+from volconv.io.tiffpages import PageReader
+from volconv.io.tiffspacing import moved, what_is_stated
+from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, VolumeInfo
+from volconv.region import Region
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from volconv.io.tiffwrite import TiffSink
     from volconv.io.volume import Request
-    from volconv.region import Index5, Region
+    from volconv.region import Index5
 
-DTYPES = (
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "uint32",
-    "int32",
-    "uint64",
-    "int64",
-    "float16",
-    "float32",
-    "float64",
-    "complex64",
-    "complex128",
-)
-
-_AXIS = {"T": 0, "C": 1, "Z": 2, "Q": 2, "I": 2, "Y": 3, "X": 4}
-
-# tifffile logs each oddity of a file; unheard, Python would print them to stderr.
-logging.getLogger("tifffile").addHandler(logging.NullHandler())
+#: Series that an error lists.
+_LISTED = 8
 
 
-def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> TiffSource:  # noqa: ARG001  # the signature of every format
-    """Open the first series of a TIFF file."""
-    return TiffSource(path)
+def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> TiffSource:
+    """Open a series of a TIFF file, the first one where ``key`` gives no number."""
+    return TiffSource(path, key, axes=axes, rgb=rgb)
 
 
 def list_contents(path: Path) -> list[Entry]:
     """Every series."""
     with contextlib.ExitStack() as files:
         _, tiff = opened(path, files)
-        return [
-            Entry(f"{path}:{i}", tuple(series.shape), str(series.dtype), series.axes)
-            for i, series in enumerate(tiff.series)
-        ]
+        with understood(str(path)):
+            several = len(tiff.series) > 1
+            return [
+                Entry(
+                    f"{path}:{number}" if several else str(path),
+                    tuple(int(size) for size in series.shape),
+                    "unknown" if series.keyframe.dtype is None else series.dtype.name,
+                    str(series.axes),
+                )
+                for number, series in enumerate(tiff.series)
+            ]
 
 
 def describe_new(request: Request) -> VolumeInfo:
@@ -70,7 +66,7 @@ def describe_new(request: Request) -> VolumeInfo:
     return tiffwrite.describe_new(request)
 
 
-def create_file(request: Request) -> TiffSink:
+def create_file(request: Request) -> NewVolume:
     """See :mod:`volconv.io.tiffwrite`."""
     from volconv.io import tiffwrite
 
@@ -78,52 +74,73 @@ def create_file(request: Request) -> TiffSink:
 
 
 class TiffSource(OpenVolume):
-    """The first series of a TIFF file.
+    """A series of a TIFF file.
 
     Parameters
     ----------
     path : Path
+    key : str or None
+        Number of the series.
+    axes : str or None
+        What its axes are, in the order in which tifffile shows them.
+    rgb : bool
+        Colours are channels.
 
     Raises
     ------
     ReadError
         It is no TIFF file, damaged, packed in a way that is not installed, or of colours.
+    ParameterError
+        The axes do not fit it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._name = str(path)
+    def __init__(self, path: Path, key: str | None, *, axes: str | None, rgb: bool) -> None:
+        self._name = str(path) if key is None else f"{path}:{key}"
         self._files = contextlib.ExitStack()
         with contextlib.ExitStack() as undo:
             undo.callback(self._files.close)
             self._file, self._tiff = opened(path, self._files)
-            try:
-                series = self._tiff.series[0]
-                frame = series.keyframe
-                check_page(frame, series, self._tiff, self._name)
-                shape, order, notes = _arranged(series, path)
-                geometry, more = stated_geometry(self._tiff, path.name)
-                offset = series.dataoffset
-                plain = offset is not None and frame.is_final and series.dtype.itemsize * 8 == frame.bitspersample
-                # ImageJ's and tifffile's metadata count the voxels that lie together; else pages must be all there.
-                if not (plain and series.kind in {"imagej", "shaped"}):
-                    check_chain(self._file, self._tiff, self._name)
-            except DECODE_ERRORS as error:
-                raise ReadError(f"{path}: its TIFF structure is damaged: {one_line(error)}") from error
+            with understood(self._name):
+                check_chain(self._file, self._tiff, self._name)
+                number = _number(self._tiff, key, path)
+                self._series = series = self._tiff.series[number]
+                frame, offset = series.keyframe, series.dataoffset
+                check_series(self._tiff, number, self._name, chosen=key is not None, stated=axes is not None)
+                layout = layout_of(series, self._name, axes=axes, rgb=rgb)
+                stated = what_is_stated(self._tiff, number, path.name)
+                notes = _notes(self._tiff, key, path, None if axes is not None else layout.shape)
+                if is_white_zero(frame):
+                    notes = (*notes, f"{path.name} counts from white to black (MINISWHITE); values are as stored")
             dtype = read_dtype(series.dtype, self._name)
-            self.info = VolumeInfo(shape, dtype, geometry, format="tiff", notes=notes + more)
             self._reader: RawFile | PageReader
-            if plain and dtype == series.dtype:
+            if offset is not None:  # all voxels lie together, and as they are
                 stored = dtype.newbyteorder(self._tiff.byteorder)
-                self._reader = RawFile(self._file, cast("int", offset), stored, shape, order, name=self._name)
+                self._reader = RawFile(self._file, offset, stored, layout.shape, layout.order, name=self._name)
                 self._reader.check_length()
             else:
-                self._series = series
-                self._reader = PageReader(self._decoded, shape, dtype, order)
-                self._reader.read(_first_voxel())  # a codec that is missing is told now, not after half a run
+                pages = math.prod(layout.shape) // int(frame.size)
+                if len(series) < pages:
+                    raise ReadError(f"{self._name}: is truncated: {pages} pages expected, {len(series)} found")
+                self._reader = PageReader(self._decoded, layout.shape, dtype, layout.order, layout.paged)
+            self.info = VolumeInfo(
+                layout.shape,
+                dtype,
+                moved(stated.geometry, str(series.axes), axes),
+                time_step=stated.time_step,
+                format="ome" if self._tiff.is_ome else "tiff",
+                axes=layout.letters,
+                compression=compression_name(frame),
+                access=Access(None if isinstance(self._reader, RawFile) else self._reader.chunk),
+                notes=(*layout.notes, *stated.notes, *notes),
+            )
+            if isinstance(self._reader, PageReader):  # a codec that is missing is told now, not after half a run
+                self._reader.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
             undo.pop_all()
 
     def read(self, region: Region) -> NDArray[Any]:
         """Stored values of a region."""
+        if self._file.closed:
+            raise ValueError(f"{self._name} is closed")
         return self._reader.read(region)
 
     def close(self) -> None:
@@ -131,117 +148,29 @@ class TiffSource(OpenVolume):
         self._files.close()
 
     def _decoded(self, number: int) -> NDArray[Any]:
-        if self._file.closed:
-            raise ValueError(f"{self._name} is closed")
-        return decoded(self._series.pages[number], f"{self._name}: page {number + 1}", self.info.dtype)
+        size = int(self._series.keyframe.size)
+        return decoded(self._series, number, f"{self._name}: page {number + 1}", self.info.dtype, size)
 
 
-def opened(path: Path, files: contextlib.ExitStack) -> tuple[Any, Any]:
-    """Open the file and tifffile's view of it; both are closed with ``files``."""
-    try:
-        file = files.enter_context(path.open("rb"))
-        return file, files.enter_context(tifffile.TiffFile(file, name=path.name))
-    except tifffile.TiffFileError as error:
-        raise ReadError(f"{path}: is no TIFF file: {one_line(error)}") from error
-    except OSError as error:
-        raise ReadError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from error
-    except DECODE_ERRORS as error:
-        raise ReadError(f"{path}: its TIFF structure is damaged: {one_line(error)}") from error
+def _number(tiff: Any, key: str | None, path: Path) -> int:
+    """Number of the series that is meant."""
+    if not tiff.series:
+        raise ReadError(f"{path}: holds no pages")
+    number = 0 if key is None else int(key)
+    if number >= len(tiff.series):
+        listed = [f"{i}: {' x '.join(map(str, series.shape))}" for i, series in enumerate(tiff.series[:_LISTED])]
+        if len(tiff.series) > _LISTED:
+            listed.append("...")
+        raise ReadError(f"{path}: has no series {key} (series and shapes: {', '.join(listed)})")
+    return number
 
 
-def check_page(frame: Any, series: Any, tiff: Any, name: str) -> None:
-    """Refuse what is no stack of grey pages of one size."""
-    if frame.dtype is None or series.dtype is None:
-        raise ReadError(f"{name}: its pages have an unknown sample type")
-    if frame.photometric == tifffile.PHOTOMETRIC.PALETTE:
-        raise ReadError(f"{name}: its pages hold palette colours", hint="convert them to grey values")
-    if frame.samplesperpixel > 1 and "S" in series.axes:
-        raise ReadError(
-            f"{name}: its pages hold {frame.samplesperpixel} colour samples a pixel (RGB)",
-            hint="convert them to grey values, or keep each colour in a channel of its own",
-        )
-    if series.kind in {"generic", "uniform"} and len(tiff.series) > 1:
-        sizes = ", ".join(" x ".join(map(str, other.shape)) + f" {other.dtype}" for other in tiff.series[:4])
-        raise ReadError(f"{name}: its pages are of several kinds ({sizes})", hint="keep one stack in a file")
-    if series.is_multifile or (series.kind == "ome" and any(page is None for page in series.pages)):
-        raise ReadError(f"{name}: some of its pages are in other files, which is not supported")
-
-
-def check_chain(file: BinaryIO, tiff: Any, name: str) -> None:
-    """Refuse a file whose chain of pages breaks off: tifffile would only log it, and see a shorter stack."""
-    form = tiff.tiff
-    size = os.fstat(file.fileno()).st_size
-    (offset,) = struct.unpack(form.offsetformat, os.pread(file.fileno(), form.offsetsize, form.offsetsize))
-    seen: set[int] = set()
-    while offset and not tiff.is_ndpi:  # NDPI's offsets are of a kind of their own
-        (tags,) = struct.unpack(form.tagnoformat, os.pread(file.fileno(), form.tagnosize, offset).ljust(form.tagnosize))
-        end = offset + form.tagnosize + tags * form.tagsize
-        if end + form.offsetsize > size or offset in seen:
-            raise ReadError(f"{name}: is truncated or damaged: its page {len(seen) + 1} lies outside the file")
-        seen.add(offset)
-        (offset,) = struct.unpack(form.offsetformat, os.pread(file.fileno(), form.offsetsize, end))
-
-
-def read_dtype(dtype: Any, name: str) -> np.dtype[Any]:
-    """Dtype in which pages are handed out: native, bits as uint8."""
-    native = np.dtype(np.uint8) if dtype == np.bool_ else np.dtype(dtype).newbyteorder("=")
-    if native.name not in DTYPES:
-        raise ReadError(f"{name}: voxels of dtype {native} are not supported (known: {', '.join(DTYPES)})")
-    return native
-
-
-def decoded(page: Any, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Values of one page.
-
-    Raises
-    ------
-    ReadError
-        The page is damaged, or its compression needs a codec that is not installed.
-    OutOfMemoryError
-        The page is too large.
-    """
-    try:
-        return np.asarray(page.asarray(), dtype)
-    except MemoryError as error:
-        raise OutOfMemoryError(f"{name} does not fit in memory (shape {page.shape}, {dtype})") from error
-    except DECODE_ERRORS as error:
-        known = {code.value: code.name for code in tifffile.COMPRESSION}
-        packing = known.get(page.compression, f"compression {page.compression}")
-        if "imagecodecs" in str(error):
-            raise ReadError(
-                f"{name} is packed by {packing}, whose codec is not installed", hint="pip install imagecodecs"
-            ) from error
-        raise ReadError(f"{name} cannot be decoded ({packing}): {one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """Message of an error as one line."""
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _arranged(series: Any, path: Path) -> tuple[Index5, Index5, tuple[str, ...]]:
-    """Shape, the order of axes in the file, and notes on what was assumed."""
-    axes, sizes = str(series.axes), tuple(int(size) for size in series.shape)
-    unknown = [axis for axis in axes if axis not in _AXIS]
-    used = [_AXIS[axis] for axis in axes if axis in _AXIS]
-    if unknown or len(set(used)) < len(used) or used[-2:] != [3, 4] or 0 in sizes:
-        raise ReadError(
-            f"{path}: its axes {axes} {sizes} are not those of a volume (known: T, C, Z in any order, then Y, X)",
-            hint="state them in the file, as tifffile's metadata={'axes': 'CZYX'} does",
-        )
-    if len(series.keyframe.shape) != 2 and series.dataoffset is None:
-        raise ReadError(f"{path}: packed pages of {len(series.keyframe.shape)} axes are not supported")
-    shape = [1, 1, 1, 1, 1]
-    for axis, size in zip(used, sizes, strict=True):
-        shape[axis] = size
-    n, c, d, h, w = shape
-    a, b, e, f, g = [axis for axis in range(3) if axis not in used] + used
-    guessed = any(axis in axes for axis in "QI")
-    notes = (f"{path.name} does not say what its pages are, taken as slices along Z",) if guessed else ()
-    return (n, c, d, h, w), (a, b, e, f, g), notes
-
-
-def _first_voxel() -> Region:
-    from volconv.region import Region
-
-    return Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1))
+def _notes(tiff: Any, key: str | None, path: Path, guessed: Index5 | None) -> tuple[str, ...]:
+    """What people may not expect, of a shape that nobody stated too."""
+    count = len(tiff.series)
+    if key is None and others(tiff):
+        rest = f"the other is {path.name}:1" if count == 2 else f"others are {path.name}:1 to {path.name}:{count - 1}"
+        return (f"{path.name} holds {count} series; this is the first, {rest}",)
+    if guessed is not None and count == len(tiff.series[0]) == guessed[2] == 1:
+        return (f"{path.name} holds one slice (D = 1); quote a pattern or name a folder to read slices as one volume",)
+    return ()

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-import lzma
 import math
-import struct
-import zlib
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -22,21 +18,6 @@ if TYPE_CHECKING:
 
     from volconv.region import Index5, Region
 
-#: What tifffile and its codecs raise for files that are damaged or packed in an unknown way.
-DECODE_ERRORS = (
-    ValueError,
-    RuntimeError,
-    OSError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    AttributeError,
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-)
-
 #: Decoded pages kept: neighbouring blocks share the pages of their halos.
 CACHE_BYTES = 64 << 20
 
@@ -47,40 +28,51 @@ class PageReader:
     Parameters
     ----------
     load : callable
-        Decoded page of a number, shape (H, W).
+        Values of the page of a number, in the file's order.
     shape : tuple of 5 ints
         (N, C, D, H, W).
     dtype : numpy.dtype
         Native.
     order : tuple of 5 ints
-        Axes of (N, C, D, H, W) as the pages follow each other, slowest first; it ends in ``3, 4``.
+        Axes of (N, C, D, H, W) as the file holds them, slowest first.
+    paged : int
+        How many of these, from the end, a page covers; pages count the others.
+
+    Attributes
+    ----------
+    chunk : tuple of 5 ints
+        Box (N, C, D, H, W) of a page.
     """
 
     def __init__(
-        self, load: Callable[[int], NDArray[Any]], shape: Index5, dtype: np.dtype[Any], order: Index5 = NCDHW
+        self,
+        load: Callable[[int], NDArray[Any]],
+        shape: Index5,
+        dtype: np.dtype[Any],
+        order: Index5 = NCDHW,
+        paged: int = 2,
     ) -> None:
         self._load = load
         self._shape = shape
         self._dtype = dtype
-        self._order = order
+        self._outer, self._inner = order[: 5 - paged], order[5 - paged :]
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
-        self._most = max(1, CACHE_BYTES // max(1, shape[3] * shape[4] * dtype.itemsize))
+        self.chunk = cast("Index5", tuple(shape[axis] if axis in self._inner else 1 for axis in range(5)))
+        self._most = max(1, CACHE_BYTES // max(1, math.prod(self.chunk) * dtype.itemsize))
 
     def read(self, region: Region) -> NDArray[Any]:
         """Values of a region, axes (N, C, D, H, W), in memory of their own."""
         check_within(region, self._shape)
-        values: NDArray[Any] = np.empty(region.shape, self._dtype)
-        if values.size == 0:
-            return values
-        axes = self._order[:3]
-        step = [math.prod(self._shape[other] for other in axes[place + 1 :]) for place in range(3)]
-        for index in itertools.product(*(range(region.start[axis], region.stop[axis]) for axis in axes)):
-            number = sum(i * s for i, s in zip(index, step, strict=True))
-            place = [0, 0, 0]
-            for axis, i in zip(axes, index, strict=True):
-                place[axis] = i - region.start[axis]
-            values[tuple(place)] = self._page(number)[region.slices[3:]]
-        return values
+        order = (*self._outer, *self._inner)
+        values: NDArray[Any] = np.empty([region.shape[axis] for axis in order], self._dtype)
+        if values.size:
+            inside = tuple(region.slices[axis] for axis in self._inner)
+            for place in np.ndindex(*(region.shape[axis] for axis in self._outer)):
+                number = 0
+                for axis, index in zip(self._outer, place, strict=True):
+                    number = number * self._shape[axis] + region.start[axis] + index
+                values[place] = self._page(number)[inside]
+        return values.transpose(np.argsort(order))
 
     def _page(self, number: int) -> NDArray[Any]:
         if number in self._kept:
@@ -88,6 +80,6 @@ class PageReader:
             return self._kept[number]
         while len(self._kept) >= self._most:
             self._kept.popitem(last=False)
-        page = self._load(number).reshape(self._shape[3:])
+        page = self._load(number).reshape([self._shape[axis] for axis in self._inner])
         self._kept[number] = page
         return page

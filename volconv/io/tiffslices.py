@@ -4,46 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import glob
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from volconv.errors import ReadError
-from volconv.io.tiff import check_chain, check_page, decoded, one_line, opened, read_dtype
-from volconv.io.tiffpages import DECODE_ERRORS, PageReader
-from volconv.io.tiffspacing import stated_geometry
-from volconv.io.volume import Entry, OpenVolume, VolumeInfo
+from volconv.errors import ParameterError, ReadError
+from volconv.io.axes import AXIS, arrange, parse_axes
+from volconv.io.tifflayout import SeriesLayout, layout_of
+from volconv.io.tiffopen import (
+    check_chain,
+    check_series,
+    compression_name,
+    decoded,
+    is_white_zero,
+    opened,
+    others,
+    read_dtype,
+    understood,
+)
+from volconv.io.tiffpages import PageReader
+from volconv.io.tiffspacing import Stated, what_is_stated
+from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from volconv.geometry import Geometry
+    from volconv.io.volume import Request
     from volconv.region import Region
 
 
-def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> SlicesSource:  # noqa: ARG001  # the signature of every format
+def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> SlicesSource:
     """Open the TIFF files of a folder, or those that a pattern names, as one volume.
 
     Slices are in natural order: slice2 comes before slice10.
     """
-    if path.is_dir():
-        files = [file for file in path.iterdir() if not file.name.startswith(".")]
-    else:
-        files = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # Path.glob takes no absolute pattern
-    files = sorted((file for file in files if file.suffix.lower() in (".tif", ".tiff")), key=_natural)
-    if not files:
-        if not path.is_dir() and not glob.glob(str(path), recursive=True):  # noqa: PTH207
-            raise ReadError(f"{path}: no such files")
-        place = "the folder holds" if path.is_dir() else "the pattern names"
-        raise ReadError(f"{path}: {place} no .tif or .tiff files")
-    return SlicesSource(path, files)
+    if key is not None:
+        raise ReadError(f"{path}: slices are whole files, not series of them (got :{key})", hint="leave the number out")
+    channels_stated = "C" in (axes or "")[1:].upper()  # of each file, so its colours are they
+    return SlicesSource(path, _files(path), axes=axes, rgb=rgb or channels_stated)
 
 
 def list_contents(path: Path) -> list[Entry]:
     """The volume that the slices are."""
-    with open_file(path, None, axes=None, rgb=False) as source:
-        return [Entry(str(path), source.info.shape[2:], source.info.dtype.name, "ZYX")]
+    with open_file(path, None, axes=None, rgb=True) as source:
+        info = source.info
+        return [Entry(str(path), tuple(info.shape[AXIS[letter]] for letter in info.axes), info.dtype.name, info.axes)]
+
+
+def describe_new(request: Request) -> VolumeInfo:
+    """See :mod:`volconv.io.tiffslicewrite`."""
+    from volconv.io import tiffslicewrite
+
+    return tiffslicewrite.describe_new(request)
+
+
+def create_file(request: Request) -> NewVolume:
+    """See :mod:`volconv.io.tiffslicewrite`."""
+    from volconv.io import tiffslicewrite
+
+    return tiffslicewrite.create_file(request)
 
 
 class SlicesSource(OpenVolume):
@@ -55,28 +77,54 @@ class SlicesSource(OpenVolume):
         The folder or pattern, for messages.
     files : list of Path
         In the order of slices.
+    axes : str or None
+        What the axes are, that of the files first: "ZYX", or "TYX" and "CYX" for files that are volumes or channels.
+    rgb : bool
+        Colours are channels.
 
     Raises
     ------
     ReadError
         A file is no 2-D TIFF, or differs from the first in size or dtype; all headers are checked first.
+    ParameterError
+        The axes are no such ones.
     """
 
-    def __init__(self, path: Path, files: list[Path]) -> None:
+    def __init__(self, path: Path, files: list[Path], *, axes: str | None, rgb: bool) -> None:
         self._path = path
         self._files = files
         self._closed = False
-        size, dtype, geometry, notes = _header(files[0])
+        first = _header(files[0], rgb=rgb)
+        packings = {first.compression}
         for file in files[1:]:
-            other_size, other_dtype, _, _ = _header(file)
-            if (other_size, other_dtype) != (size, dtype):
+            other = _header(file, rgb=rgb)
+            if (other.page, other.dtype) != (first.page, first.dtype):
                 raise ReadError(
-                    f"{file}: slices must be of one size and dtype (got {other_size} {other_dtype}, "
-                    f"{files[0].name} is {size} {dtype})"
+                    f"{file}: slices must be of one size and dtype (got {other}, {files[0].name} is {first})"
                 )
-        shape = (1, 1, len(files), *size)
-        self.info = VolumeInfo(shape, dtype, geometry, format="tiff", notes=notes)
-        self._reader = PageReader(self._slice, shape, dtype)
+            if other.white_zero != first.white_zero:
+                raise ReadError(
+                    f"{file}: slices must all count from black to white, or all from white to black "
+                    f"(unlike {files[0].name})"
+                )
+            packings.add(other.compression)
+        letters = _letters(axes, first, len(files), str(path))
+        shape, order = arrange(letters, (len(files), *first.sizes))
+        notes = first.stated.notes
+        if first.white_zero:
+            notes = (*notes, f"{files[0].name} counts from white to black (MINISWHITE); values are as stored")
+        self._reader = PageReader(self._slice, shape, first.dtype, order, len(letters) - 1)
+        self.info = VolumeInfo(
+            shape,
+            first.dtype,
+            first.stated.geometry,
+            time_step=first.stated.time_step if shape[0] > 1 else None,
+            format="slices",
+            axes=letters,
+            compression=packings.pop() if len(packings) == 1 else "mixed",
+            access=Access(self._reader.chunk),
+            notes=notes,
+        )
 
     def read(self, region: Region) -> NDArray[Any]:
         """Stored values of a region."""
@@ -92,26 +140,88 @@ class SlicesSource(OpenVolume):
         file = self._files[number]
         with contextlib.ExitStack() as files:
             _, tiff = opened(file, files)
-            values = decoded(tiff.pages[0], str(file), self.info.dtype)
-        if values.size != self.info.shape[3] * self.info.shape[4]:
-            raise ReadError(f"{file}: has changed since it was opened")
-        return values
+            with understood(str(file)):
+                series = tiff.series[0]
+            size = math.prod(self._reader.chunk)
+            if series.keyframe.size != size:
+                raise ReadError(f"{file}: has changed since it was opened")
+            return decoded(series, 0, str(file), self.info.dtype, size)
 
 
-def _header(file: Path) -> tuple[tuple[int, int], np.dtype[Any], Geometry, tuple[str, ...]]:
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """What a slice's file says of it; ``page`` are letters and sizes of its axes."""
+
+    page: tuple[tuple[str, int], ...]
+    dtype: np.dtype[Any]
+    compression: str | None
+    white_zero: bool
+    stated: Stated
+
+    @property
+    def letters(self) -> str:
+        return "".join(letter for letter, _ in self.page)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return tuple(size for _, size in self.page)
+
+    def __str__(self) -> str:
+        return f"{self.sizes} {self.dtype}"
+
+
+def _header(file: Path, *, rgb: bool) -> _Header:
     with contextlib.ExitStack() as files:
-        opened_file, tiff = opened(file, files)
-        try:
+        raw, tiff = opened(file, files)
+        with understood(str(file)):
+            check_chain(raw, tiff, str(file))
+            if not tiff.series:
+                raise ReadError(f"{file}: holds no pages")
             series = tiff.series[0]
-            check_chain(opened_file, tiff, str(file))
-            check_page(series.keyframe, series, tiff, str(file))
-            geometry, notes = stated_geometry(tiff, file.name)
-        except DECODE_ERRORS as error:
-            raise ReadError(f"{file}: its TIFF structure is damaged: {one_line(error)}") from error
-        if series.axes != "YX":
-            raise ReadError(f"{file}: a slice must be one 2-D page (got axes {series.axes}, shape {series.shape})")
-        height, width = series.shape
-        return (int(height), int(width)), read_dtype(series.dtype, str(file)), geometry, notes
+            check_series(tiff, 0, str(file), chosen=False, stated=False)
+            layout = layout_of(series, str(file), axes=None, rgb=rgb)
+            if others(tiff) or not _is_page(layout):
+                raise ReadError(
+                    f"{file}: a slice must be one 2-D page (got axes {series.axes}, shape {tuple(series.shape)}, "
+                    f"{len(tiff.series)} series)"
+                )
+            stated = what_is_stated(tiff, 0, file.name)
+            page = tuple((letter, layout.shape[AXIS[letter]]) for letter in layout.letters if letter in "YXS")
+            dtype = read_dtype(series.dtype, str(file))
+            return _Header(page, dtype, compression_name(series.keyframe), is_white_zero(series.keyframe), stated)
+
+
+def _is_page(layout: SeriesLayout) -> bool:
+    n, c, d, _, _ = layout.shape
+    return n == d == 1 and (c == 1 or "S" in layout.letters)
+
+
+def _letters(axes: str | None, first: _Header, count: int, name: str) -> str:
+    """Letters of the volume's axes, that of the files first."""
+    if axes is None:
+        return f"Z{first.letters}"
+    letters = parse_axes(axes, (count, *first.sizes), name)
+    if [AXIS[letter] for letter in letters[1:]] != [AXIS[letter] for letter in first.letters]:
+        known = ", ".join(f"{letter}{first.letters}" for letter in "ZTC")
+        raise ParameterError(f"axes of a folder of slices must be one of {known} (got {axes!r})")
+    return letters
+
+
+def _files(path: Path) -> list[Path]:
+    """TIFF files of a folder or pattern, in natural order."""
+    if path.is_dir():
+        try:
+            found = [file for file in path.iterdir() if not file.name.startswith(".")]
+        except OSError as error:
+            raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
+    else:
+        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # Path.glob takes no absolute pattern
+    files = sorted((file for file in found if file.suffix.lower() in (".tif", ".tiff")), key=_natural)
+    if not files and path.is_dir():
+        raise ReadError(f"{path}: is a folder, and holds no .tif or .tiff files")
+    if not files:
+        raise ReadError(f"{path}: {'the pattern names no .tif or .tiff files' if found else 'no such files'}")
+    return files
 
 
 def _natural(file: Path) -> list[tuple[int, str]]:

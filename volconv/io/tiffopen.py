@@ -1,0 +1,224 @@
+"""What can be wrong with a TIFF file, and what is said then."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import lzma
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tifffile
+
+from volconv.errors import OutOfMemoryError, ReadError, VolconvError
+from volconv.io.formats import SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+#: What tifffile and its codecs raise for files that are damaged or packed in an unknown way.
+DECODE_ERRORS = (
+    ValueError,
+    RuntimeError,
+    OSError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+)
+
+# tifffile logs each oddity of a file; unheard, Python would print them to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
+
+
+class _Alone(io.BufferedReader):
+    """A file as tifffile sees it: without a descriptor, for which it would open others that metadata name."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
+def opened(path: Path, files: contextlib.ExitStack) -> tuple[io.FileIO, Any]:
+    """Open the file and tifffile's view of it; both are closed with ``files``.
+
+    Raises
+    ------
+    ReadError
+        It is no TIFF file, or cannot be read.
+    """
+    try:
+        raw = io.FileIO(path)
+        file = files.enter_context(_Alone(raw))
+        if not os.fstat(raw.fileno()).st_size:
+            raise ReadError(f"{path}: is empty")
+        return raw, files.enter_context(tifffile.TiffFile(file, name=path.name))
+    except tifffile.TiffFileError as error:
+        raise ReadError(f"{path}: is no TIFF file: {one_line(error)}") from error
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be read: {error.strerror or one_line(error)}") from error
+    except (*DECODE_ERRORS, MemoryError) as error:
+        raise ReadError(f"{path}: its TIFF structure is damaged: {one_line(error)}") from error
+
+
+@contextlib.contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Turn what tifffile raises over a damaged file into a ReadError."""
+    try:
+        yield
+    except VolconvError:
+        raise
+    except (*DECODE_ERRORS, MemoryError) as error:
+        raise ReadError(f"{name}: its TIFF structure is damaged: {one_line(error)}") from error
+
+
+def others(tiff: Any) -> int:
+    """How many series a file holds besides the first, thumbnails not counted."""
+    return sum(not series.keyframe.is_reduced for series in tiff.series[1:])
+
+
+def check_series(tiff: Any, number: int, name: str, *, chosen: bool, stated: bool) -> None:
+    """Refuse what is no stack of pages of one size.
+
+    Parameters
+    ----------
+    tiff : tifffile.TiffFile
+    number : int
+        Of the series.
+    name : str
+        For messages.
+    chosen : bool
+        The series was asked for by its number.
+    stated : bool
+        Its axes were stated, so nothing is taken from metadata.
+
+    Raises
+    ------
+    ReadError
+        Pages are of several sizes, of unknown samples, palette colours, or not all in the file.
+    """
+    series = tiff.series[number]
+    frame = series.keyframe
+    if frame.dtype is None or series.dtype is None:
+        raise ReadError(
+            f"{name}: its pages have an unknown sample type (got {frame.bitspersample} bits, "
+            f"sample format {frame.sampleformat})"
+        )
+    if frame.photometric == tifffile.PHOTOMETRIC.PALETTE:
+        raise ReadError(f"{name}: its pages hold palette colours", hint="convert them to grey values")
+    if series.transform is not None:
+        raise ReadError(f"{name}: its values are encoded in a way that is not supported ({series.kind})")
+    if series.kind == "generic" and others(tiff) and not chosen:
+        sizes = ", ".join(" x ".join(map(str, other.shape)) + f" {other.dtype}" for other in tiff.series[:4])
+        raise ReadError(
+            f"{name}: its pages are of several kinds ({sizes})",
+            hint=f"name those that are meant, as in {name}:0, or keep one stack in a file",
+        )
+    if tiff.is_ome and series.kind == "generic" and not stated:
+        raise ReadError(
+            f"{name}: its OME metadata does not fit its pages", hint="state their axes, as in --axes ZYX (axes=)"
+        )
+    if series.is_multifile or (series.kind in ("ome", "mmstack", "ndtiff") and any(map(_is_missing, series))):
+        raise ReadError(f"{name}: some of its pages are missing, or in other files, which is not supported")
+
+
+def check_chain(file: io.FileIO, tiff: Any, name: str) -> None:
+    """Refuse a file whose chain of pages breaks off: tifffile would only log it, and see a shorter stack."""
+    form = tiff.tiff
+    size = os.fstat(file.fileno()).st_size
+    (offset,) = struct.unpack(form.offsetformat, os.pread(file.fileno(), form.offsetsize, form.offsetsize))
+    seen: set[int] = set()
+    while offset and not tiff.is_ndpi:  # NDPI's offsets are of a kind of their own
+        (tags,) = struct.unpack(form.tagnoformat, os.pread(file.fileno(), form.tagnosize, offset).ljust(form.tagnosize))
+        end = offset + form.tagnosize + tags * form.tagsize
+        if end + form.offsetsize > size or offset in seen:
+            raise ReadError(f"{name}: is truncated or damaged: its page {len(seen) + 1} lies outside the file")
+        seen.add(offset)
+        (offset,) = struct.unpack(form.offsetformat, os.pread(file.fileno(), form.offsetsize, end))
+
+
+def read_dtype(dtype: Any, name: str) -> np.dtype[Any]:
+    """Dtype in which pages are handed out: native, bits as uint8."""
+    native = np.dtype(np.uint8) if dtype == np.bool_ else np.dtype(dtype).newbyteorder("=")
+    known = SUFFIXES[".tif"].dtypes
+    if native.name not in known:
+        raise ReadError(f"{name}: voxels of dtype {native} are not supported (known: {', '.join(known)})")
+    return native
+
+
+def is_white_zero(frame: Any) -> bool:
+    """Whether a page counts from white to black."""
+    return bool(frame.photometric == tifffile.PHOTOMETRIC.MINISWHITE)
+
+
+def compression_name(frame: Any) -> str | None:
+    """How a page is packed, by the name that creation options have for it."""
+    if frame.compression == tifffile.COMPRESSION.NONE:
+        return None
+    name = _tag_name(tifffile.COMPRESSION, frame.compression).lower()
+    return {"adobe_deflate": "zlib", "deflate": "zlib"}.get(name, name)
+
+
+def decoded(series: Any, number: int, name: str, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
+    """Values of one page of a series.
+
+    Raises
+    ------
+    ReadError
+        The page is damaged, or its compression needs a codec that is not installed.
+    OutOfMemoryError
+        The page is too large.
+    """
+    frame = series.keyframe
+    try:
+        values = np.asarray(series[number].asarray(), dtype)
+    except MemoryError as error:
+        raise OutOfMemoryError(f"{name} does not fit in memory (shape {frame.shape}, {dtype})") from error
+    except DECODE_ERRORS as error:
+        if "imagecodecs" in str(error):
+            raise ReadError(
+                f"{name} is packed by {_packing(frame)}, whose codec is not installed",
+                hint="pip install 'volconv[tiff]'",
+            ) from error
+        raise ReadError(f"{name} cannot be decoded ({_packing(frame)}): {one_line(error)}") from error
+    if values.size != size:
+        raise ReadError(f"{name} cannot be decoded ({_packing(frame)}): {size} voxels expected, {values.size} found")
+    return values
+
+
+def one_line(error: BaseException) -> str:
+    """Message of an error as one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _is_missing(page: Any) -> bool:
+    return page is None or not any(page.dataoffsets)
+
+
+def _packing(frame: Any) -> str:
+    """All that must be undone to read a page."""
+    parts = []
+    if frame.compression != tifffile.COMPRESSION.NONE:
+        parts.append(_tag_name(tifffile.COMPRESSION, frame.compression))
+    if frame.predictor != tifffile.PREDICTOR.NONE:
+        parts.append(f"predictor {_tag_name(tifffile.PREDICTOR, frame.predictor)}")
+    if frame.bitspersample not in (8, 16, 32, 64, 128):
+        parts.append(f"samples of {frame.bitspersample} bits")
+    return " with ".join(parts) or "no compression"
+
+
+def _tag_name(kind: Any, value: int) -> str:
+    known: dict[int, str] = {code.value: code.name for code in kind}
+    return known.get(value, f"{kind.__name__.lower()} {value}")
