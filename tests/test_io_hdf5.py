@@ -6,7 +6,7 @@ import pytest
 
 from volconv.errors import ReadError, WriteError
 from volconv.geometry import Geometry
-from volconv.io import Region, Scaling, create_volume, open_volume
+from volconv.io import Region, Scaling, create_volume, list_contents, open_volume
 from volconv.io.hdf5 import DTYPES
 
 
@@ -75,101 +75,119 @@ def test_several_or_no_volumes(path):
         match=r"holds 10 datasets .*/d00 \(2, 3, 4\), .*/d07 \(2, 3, 11\) and 2 more; name one, as in v\.h5:/d00",
     ):
         open_volume(path)
-    create(path, flat=np.zeros((3, 4)))
-    with pytest.raises(ReadError, match=r"holds no dataset of 3 axes \(D, H, W\)"):
+    create(path, flat=np.zeros((3, 4)), line=np.zeros(5))
+    with pytest.raises(
+        ReadError,
+        match=r"holds no dataset of 3 axes \(D, H, W\), .*, only /flat \(3, 4\), /line \(5,\); name one and its axes, "
+        r"as in v\.h5:/flat --axes YX",
+    ):
+        open_volume(path)
+    create(path)
+    with pytest.raises(
+        ReadError, match=r"holds no dataset of 3 axes \(D, H, W\), 4 \(C, D, H, W\) or 5 \([NCDHW, ]+\)$"
+    ):
         open_volume(path)
 
 
-def test_what_is_no_volume(path):
+def odd_file(path):
+    """What can lie in a file and is no volume."""
     with h5py.File(path, "w") as file:
         file["flat"] = np.zeros((3, 4))
+        file["line"] = np.zeros(3)
+        file["one"] = 3.0
         file["six"] = np.zeros((1,) * 6)
         file["words"] = np.array([[["a", "b"]]], dtype=object)
+        file["fixed"] = np.array([[[b"a", b"b"]]])
         file["pairs"] = np.zeros((2, 2, 2), [("x", "f4"), ("y", "f4")])
+        file.create_dataset("kinds", (2, 2, 2), h5py.enum_dtype({"cell": 1, "wall": 2}, "u1"))
+        file.create_dataset("refs", (2, 2, 2), h5py.ref_dtype)
+        file.create_dataset("areas", (2, 2, 2), h5py.regionref_dtype)
+        file.create_dataset("lists", (2, 2, 2), h5py.vlen_dtype("i4"))
+        file.create_dataset("vectors", (2, 2, 2), "(3,)f4")
+        file.create_dataset("opaque", (2, 2, 2), "V3")
+        file.create_dataset("wide", (2, 2, 2), np.longdouble)
         file["none"] = h5py.Empty("f4")
         file["void"] = np.zeros((0, 2, 2))
+        file["type"] = np.dtype("f4")
         file.create_group("group")
-    for key, message in {
-        "flat": r"flat: a volume has 3 axes \(D, H, W\).*\(got shape \(3, 4\)\)",
-        "six": "a volume has 3 axes",
-        "words": "voxels of dtype object are not supported",
-        "pairs": "are not supported",
-        "none": "a volume has 3 axes",
-        "void": "every axis must hold a voxel",
-        "group": "/group is a group, not a dataset",
-        "lost": r"holds no dataset /lost \(it holds /flat, ",
-    }.items():
-        with pytest.raises(ReadError, match=message):
-            open_volume(f"{path}:/{key}")
-
-
-def test_geometry_from_attributes(path):
-    affine = Geometry.from_spacing((3, 2, 1), "um", (7, 8, 9)).matrix
-    create(path, raw=np.zeros((2, 3, 4)))
-    for attributes, spacing, unit, notes in (
-        ({"affine": affine, "unit": "um"}, (3, 2, 1), "um", 0),
-        ({"affine": affine, "unit": np.bytes_("micron"), "element_size_um": [5, 5, 5]}, (3, 2, 1), "um", 0),
-        ({"affine": affine}, (3, 2, 1), None, 1),
-        ({"element_size_um": [0.3, 0.2, 0.1]}, (0.3, 0.2, 0.1), "um", 0),
-        ({"element_size_um": [0.3, 0.2]}, (1, 1, 1), None, 1),
-        ({"element_size_um": [0.3, 0.2, 0]}, (1, 1, 1), None, 1),
-    ):
-        with h5py.File(path, "a") as file:
-            file["raw"].attrs.clear()
-            file["raw"].attrs.update(attributes)
-        with open_volume(path) as source:
-            assert source.info.geometry.spacing == spacing
-            assert source.info.geometry.unit == unit
-            assert len(source.info.notes) == notes
-    with h5py.File(path, "a") as file:
-        file["raw"].attrs["affine"] = np.eye(3)
-    with pytest.raises(ReadError, match="attribute affine must be a finite 4x4 matrix"):
-        open_volume(path)
-
-
-def test_packed_and_chunked(path):
-    array = np.random.default_rng(0).integers(0, 9, (8, 9, 10))
-    with h5py.File(path, "w") as file:
-        file.create_dataset("raw", data=array, chunks=(3, 4, 5), compression="gzip", shuffle=True, fletcher32=True)
-    with open_volume(path) as source:
-        np.testing.assert_array_equal(source.read(Region((0, 0, 2, 3, 4), (1, 1, 7, 8, 9)))[0, 0], array[2:7, 3:8, 4:9])
-    content = path.read_bytes()
-    with h5py.File(path) as file:
-        place = file["raw"].id.get_chunk_info(0).byte_offset
-    path.write_bytes(content[: place + 5] + b"\xff" * 8 + content[place + 13 :])
-    with open_volume(path) as source, pytest.raises(ReadError, match=r"v\.h5:/raw: cannot be read"):
-        source.numpy()
-
-
-def test_a_filter_that_is_not_installed(path):
-    creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    creation.set_chunk((2, 2, 2))
-    creation.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (2,))
-    with h5py.File(path, "w") as file:
         space = h5py.h5s.create_simple((2, 2, 2))
-        h5py.h5d.create(file.id, b"raw", h5py.h5t.NATIVE_UINT8, space, creation)
-    with pytest.raises(ReadError, match=r"v\.h5:/raw: is packed by a filter that is not installed \(.*32001\)"):
-        open_volume(path)
+        h5py.h5d.create(file.id, b"time", h5py.h5t.UNIX_D32LE, space)
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_chunk((2, 2, 2))
+        creation.set_filter(250, h5py.h5z.FLAG_OPTIONAL, (2,))
+        h5py.h5d.create(file.id, b"packed", h5py.h5t.NATIVE_UINT8, space, creation)
 
 
-def test_what_is_written(path):
-    geometry = Geometry.from_spacing((3, 2, 1), "nm", (7, 8, 9))
-    with create_volume(f"{path}:/a/b", shape=(1, 1, 2, 3, 4), dtype="float16", geometry=geometry, note="made") as sink:
-        sink.write(Region.whole(sink.info.shape), np.ones(sink.info.shape, np.float16))
-    with h5py.File(path) as file:
-        data = file["a/b"]
-        assert data.shape == (2, 3, 4)
-        assert data.dtype == np.float16
-        assert data.attrs["axes"] == "DHW"
-        assert data.attrs["unit"] == "nm"
-        assert data.attrs["volconv"] == "made"
-        np.testing.assert_array_equal(data.attrs["affine"], geometry.matrix)
-        np.testing.assert_allclose(data.attrs["element_size_um"], [0.003, 0.002, 0.001])
-    with create_volume(path.with_name("w.hdf5"), shape=(1, 2, 2, 3, 4), dtype="uint8"):
-        pass
-    with h5py.File(path.with_name("w.hdf5")) as file:
-        assert file["data"].shape == (1, 2, 2, 3, 4)
-        assert dict(file["data"].attrs) == {"axes": "NCDHW"}
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("flat", r"flat: a volume has 3 axes \(D, H, W\).*\(got shape \(3, 4\)\); say .* as in --axes YX"),
+        ("line", r"line: a volume has 3 axes \(D, H, W\).*\(got shape \(3,\)\); say .* as in --axes X "),
+        ("one", r"a volume has 3 axes .*\(got shape \(\)\)"),
+        ("six", "a volume has 3 axes"),
+        ("words", r"voxels of dtype string are not supported \(known: uint8, "),
+        ("fixed", "voxels of dtype string are not supported"),
+        ("pairs", r"voxels of dtype compound \(x, y\) are not supported"),
+        ("kinds", "voxels of dtype enum of uint8 are not supported"),
+        ("refs", "voxels of dtype object reference are not supported"),
+        ("areas", "voxels of dtype region reference are not supported"),
+        ("lists", "voxels of dtype sequence of int32 are not supported"),
+        ("vectors", r"voxels of dtype array \(3,\) of float32 are not supported"),
+        ("opaque", "voxels of dtype opaque are not supported"),
+        ("wide", "voxels of dtype (longdouble|float128) are not supported"),
+        ("time", "time: its datatype cannot be read: No NumPy equivalent"),
+        (
+            "packed",
+            r"packed: is packed by a filter that is not installed \(.*, number 250\); hdf5plugin does not",
+        ),
+        ("none", r"none: holds no voxels \(its dataspace is empty\)"),
+        ("void", r"every axis must hold a voxel \(got shape \(0, 2, 2\)\)"),
+        ("group", "/group is a group, not a dataset"),
+        ("type", "/type is a group, not a dataset"),
+        ("lost", r"holds no dataset /lost \(it holds /areas, /fixed, "),
+        ("flat/deeper", r"holds no dataset /flat/deeper \(it holds "),
+    ],
+)
+def test_what_is_no_volume(path, key, message):
+    odd_file(path)
+    with pytest.raises(ReadError, match=message) as caught:
+        open_volume(f"{path}:/{key}")
+    assert caught.value.message.startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_contents(path):
+    odd_file(path)
+    with h5py.File(path, "a") as file:
+        file["a/raw"] = np.zeros((2, 3, 4), ">u2")
+        file["a/raw"].attrs["axes"] = "DHW"
+        file["a/mask"] = np.zeros((2, 3), bool)
+        file["a/mask"].attrs["axistags"] = "broken"
+        file["a/complex"] = np.zeros((2, 3, 4), "c8")
+        file["far"] = h5py.ExternalLink("elsewhere.h5", "/raw")
+        file["soft"] = h5py.SoftLink("/a/raw")
+    found = {
+        entry.name.removeprefix(f"{path}:"): (entry.shape, entry.dtype, entry.axes) for entry in list_contents(path)
+    }
+    assert found["/a/raw"] == ((2, 3, 4), "uint16", "ZYX")
+    assert found["/a/mask"] == ((2, 3), "bool", "")
+    assert found["/a/complex"] == ((2, 3, 4), "complex64", "")
+    assert found["/line"] == ((3,), "float64", "")
+    assert found["/pairs"] == ((2, 2, 2), "compound (x, y)", "")
+    assert found["/time"] == ((2, 2, 2), "unknown", "")
+    assert found["/words"] == ((1, 1, 2), "string", "")
+    assert found["/void"][0] == (0, 2, 2)
+    assert not {"/one", "/none", "/group", "/type", "/far", "/soft"} & set(found)
+    with open_volume(list_contents(path)[2].name) as source:
+        assert source.info.shape == (1, 1, 2, 3, 4)
+
+
+def test_files_that_are_cut_off(path):
+    create(path, raw=np.zeros((20, 30, 40)))
+    path.write_bytes(path.read_bytes()[:9000])
+    for use in (open_volume, list_contents):
+        with pytest.raises(ReadError, match=r"v\.h5: is truncated: .*eof = 9000"):
+            use(path)
 
 
 def test_other_peoples_datasets_are_not_lost(path):
