@@ -7,7 +7,7 @@ import pytest
 from volconv.errors import ReadError, WriteError
 from volconv.geometry import Geometry
 from volconv.io import Region, Scaling, create_volume, list_contents, open_volume
-from volconv.io.hdf5 import DTYPES
+from volconv.io.hdf5.source import DTYPES
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 
 from volconv.errors import ParameterError, ReadError, WriteError
 from volconv.io import Region, create_volume, describe_volume, open_volume
-from volconv.io.hdf5chunks import DEFAULT_CHUNK, chunk_cache, fitted
-from volconv.io.hdf5filters import WRITTEN, Packing, packing_of
+from volconv.io.hdf5.chunks import DEFAULT_CHUNK, chunk_cache, fitted
+from volconv.io.hdf5.filters import WRITTEN, Packing, packing_of
 
 PLUGINS = {
     "zstd": hdf5plugin.Zstd(clevel=7),

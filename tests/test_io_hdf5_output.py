@@ -11,7 +11,7 @@ import pytest
 
 from volconv.errors import WriteError
 from volconv.io import Region, create_volume
-from volconv.io.hdf5output import Output
+from volconv.io.hdf5.output import Output
 
 # Every call that changes the file fails once, and from there on; the process must end well after each.
 FAILING = """

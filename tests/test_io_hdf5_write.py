@@ -20,7 +20,10 @@ def path(tmp_path):
 
 
 def written(path, shape=(1, 1, 2, 3, 4), dtype="uint8", key="/data", **arguments):
-    """Write ones, and return what h5py sees: dataset's shape, attributes, labels."""
+    """Write ones, and return what h5py sees: dataset's shape, attributes, labels.
+
+    ilastik's axistags are always there; they are returned where they say more than the axes.
+    """
     with create_volume(f"{path}:{key}", shape=shape, dtype=dtype, **arguments) as sink:
         described = describe_volume(f"{path}:{key}", shape=shape, dtype=dtype, **arguments)
         assert sink.info == described
@@ -30,7 +33,13 @@ def written(path, shape=(1, 1, 2, 3, 4), dtype="uint8", key="/data", **arguments
         assert data.dtype == sink.info.dtype
         assert (data[()] == 1).all()
         labels = "".join(dimension.label for dimension in data.dims)
-        return data.shape, {k: v for k, v in data.attrs.items() if k != "DIMENSION_LABELS"}, labels
+        attributes = {k: v for k, v in data.attrs.items() if k != "DIMENSION_LABELS"}
+        tags = json.loads(attributes["axistags"])["axes"]
+        assert "".join(tag["key"] for tag in tags) == labels
+        if not any(tag["description"] for tag in tags):
+            del attributes["axistags"]
+            attributes.pop("axis_units", None)
+        return data.shape, attributes, labels
 
 
 def input_file(path, array=None, labels="", **attributes):
@@ -178,7 +187,7 @@ def test_places_of_other_tools_stay_while_they_are_true(path):
         ) as sink:
             assert sink.info.notes == ("x.h5: attributes left out: offset, resolution",)
     with h5py.File(path.with_name("x.h5")) as file:
-        assert set(file["data"].attrs) == {"axes", "affine", "mine", "DIMENSION_LABELS"}
+        assert set(file["data"].attrs) == {"axes", "axistags", "affine", "mine", "DIMENSION_LABELS"}
 
 
 def test_provenance_is_added_to(path):
@@ -213,6 +222,17 @@ def test_axistags_are_written_anew(path):
         assert source.info.geometry == Geometry.from_spacing((3, 2, 1), "nm")
 
 
+def test_axistags_are_written_for_any_input(path):
+    with create_volume(path, shape=(1, 3, 2, 3, 4), dtype="uint8", geometry=GEOMETRY) as sink:
+        sink.write(Region.whole(sink.info.shape), np.ones(sink.info.shape, np.uint8))
+    with h5py.File(path) as file:
+        assert [
+            (tag["key"], tag["typeFlags"], tag["resolution"])
+            for tag in json.loads(file["data"].attrs["axistags"])["axes"]
+        ] == [("t", 8, 0), ("c", 1, 0), ("z", 2, 3.0), ("y", 2, 2.0), ("x", 2, 1.0)]
+        assert json.loads(file["data"].attrs["axis_units"]) == {"z": "nm", "y": "nm", "x": "nm"}
+
+
 def test_axistags_without_a_unit_have_no_resolution(path):
     _, attributes, _ = carried(input_file(path, axistags=axistags("zyx"), axis_units='{"z": "um"}'))
     assert [axis["resolution"] for axis in json.loads(attributes["axistags"])["axes"]] == [0, 0, 0]
@@ -222,8 +242,7 @@ def test_axistags_without_a_unit_have_no_resolution(path):
 def test_axistags_that_the_options_overrode_are_written_right(path):
     input_file(path, axistags=axistags("xyz"))
     with open_volume(path, axes="zyx") as source:
-        _, attributes, _ = written(path.with_name("w.h5"), like=source.info)
-    assert [axis["key"] for axis in json.loads(attributes["axistags"])["axes"]] == ["z", "y", "x"]
+        assert written(path.with_name("w.h5"), like=source.info)[2] == "zyx"
 
 
 def test_time_step(path):

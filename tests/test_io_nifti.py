@@ -10,7 +10,7 @@ import pytest
 from niftifiles import OBLIQUE, ROOT, copy, number, patch, write
 from volconv.errors import ReadError
 from volconv.io import Access, Region, Scaling, list_contents, open_volume
-from volconv.io.niftiheader import DTYPES
+from volconv.io.nifti.newheader import DTYPES
 
 REAL = (
     "tests/data/S0_10slices.nii.gz",

@@ -12,9 +12,10 @@ import tifffile
 
 from volconv.errors import OutOfMemoryError, ReadError, VolconvError
 from volconv.geometry import Geometry
-from volconv.io import Access, Region, list_contents, open_volume, tiff, tiffopen, tiffpages
+from volconv.io import Access, Region, list_contents, open_volume
 from volconv.io.formats import SUFFIXES
 from volconv.io.raw import RawFile
+from volconv.io.tiff import open_file, opening, pages
 
 ROOT = Path(__file__).parent.parent
 DTYPES = SUFFIXES[".tif"].dtypes
@@ -217,7 +218,7 @@ def test_reading_holds_to_the_volume(path):
 def test_few_decoded_pages_are_kept(path, monkeypatch):
     array = noise()
     tifffile.imwrite(path, array, photometric="minisblack", compression="zlib")
-    monkeypatch.setattr(tiffpages, "CACHE_BYTES", 3 * array[0].nbytes)
+    monkeypatch.setattr(pages, "CACHE_BYTES", 3 * array[0].nbytes)
     decoded = []
     with open_volume(path) as source:
         load = source._reader._load
@@ -340,8 +341,8 @@ def test_samples_of_an_unknown_type(path):
 
 def test_samples_of_a_type_that_volumes_do_not_have(path, monkeypatch):
     tifffile.imwrite(path, noise(), photometric="minisblack")
-    known = tiffopen.SUFFIXES[".tif"]
-    monkeypatch.setitem(tiffopen.SUFFIXES, ".tif", replace(known, dtypes=("uint8", "int8")))
+    known = opening.SUFFIXES[".tif"]
+    monkeypatch.setitem(opening.SUFFIXES, ".tif", replace(known, dtypes=("uint8", "int8")))
     with pytest.raises(ReadError, match=r"v\.tif: voxels of dtype uint16 are not supported \(known: uint8, int8\)"):
         open_volume(path)
 
@@ -386,7 +387,7 @@ def test_a_folder_of_that_name(path):
     with pytest.raises(ReadError, match=r"v\.tif: is a folder, and holds no \.tif or \.tiff files"):
         open_volume(path)
     with pytest.raises(ReadError, match=r"v\.tif: cannot be read: Is a directory"):
-        tiff.open_file(path, None, axes=None, rgb=False)
+        open_file(path, None, axes=None, rgb=False)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -16,9 +16,9 @@ from volconv.io import (
     create_volume,
     describe_volume,
     open_volume,
-    tiffslicewrite,
-    tiffwritewords,
 )
+from volconv.io.tiff import words
+from volconv.io.tiff.slicesink import slice_name
 
 SHAPE = (1, 1, 12, 37, 41)
 MICRONS = Geometry.from_spacing((2.5, 0.65, 0.325), "um")
@@ -88,7 +88,7 @@ def test_every_slice_is_a_file(folder, options, dtype):
 
 @pytest.mark.parametrize(("count", "digits"), [(1, 4), (10_000, 4), (10_001, 5)])
 def test_names_sort_as_numbers_do(count, digits):
-    found = [tiffslicewrite.slice_name(number, count) for number in range(count)]
+    found = [slice_name(number, count) for number in range(count)]
     assert found == sorted(found)
     assert found[0] == f"slice_{'0' * digits}.tif"
 
@@ -216,12 +216,12 @@ def test_a_failing_write_is_translated(tmp_path, folder, options, monkeypatch):
 
 
 def test_a_slice_of_four_gigabytes_counts_and_not_all_of_them(folder, monkeypatch):
-    monkeypatch.setattr(tiffwritewords, "_CLASSIC_BYTES", 37 * 41 * 2 * 2)
+    monkeypatch.setattr(words, "_CLASSIC_BYTES", 37 * 41 * 2 * 2)
     write(folder, noise())
     with tifffile.TiffFile(folder / "slice_0000.tif") as file:
         assert file.is_imagej
         assert not file.is_bigtiff
-    monkeypatch.setattr(tiffwritewords, "_CLASSIC_BYTES", 37 * 41 * 2)
+    monkeypatch.setattr(words, "_CLASSIC_BYTES", 37 * 41 * 2)
     write(folder.with_name("large"), noise())
     with tifffile.TiffFile(folder.with_name("large") / "slice_0000.tif") as file:
         assert file.is_bigtiff

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 
 from volconv.errors import OutputExistsError, ParameterError, WriteError
 from volconv.geometry import Geometry
-from volconv.io import Region, Scaling, create_volume, describe_volume, open_volume, tiffwrite, tiffwritewords
+from volconv.io import Region, Scaling, create_volume, describe_volume, open_volume
 from volconv.io.formats import SUFFIXES
 from volconv.io.raw import RawFile
-from volconv.io.tiffwritepacking import Packing
+from volconv.io.tiff import sink as sink_module
+from volconv.io.tiff import words as words_module
+from volconv.io.tiff.packing import Packing
 from volconv.io.volume import VolumeInfo
 
 DTYPES = SUFFIXES[".tif"].dtypes
@@ -331,7 +333,7 @@ def test_codecs_that_are_not_installed(path):
 
 
 def test_large_stacks_are_bigtiff(path, monkeypatch):
-    monkeypatch.setattr(tiffwritewords, "_CLASSIC_BYTES", 100)
+    monkeypatch.setattr(words_module, "_CLASSIC_BYTES", 100)
     array = noise((1, 1, 4, 5, 6))
     for options in ({}, {"tile": "16"}, {"compression": "zlib"}):
         write(path, array, geometry=MICRONS, options=options, overwrite=True)
@@ -355,14 +357,14 @@ def test_files_are_never_larger_than_they_are_thought(tmp_path, shape, options):
     array = np.random.default_rng(0).integers(0, 2**16, shape, "uint16")
     path = tmp_path / "v.ome.tif"
     bound = []
-    layout_of = tiffwritewords.layout_of
+    layout_of = words_module.layout_of
 
     def spy(request, packing):
         bound.append(packing.most_bytes(request.shape, request.dtype))
         return layout_of(request, packing)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiffwrite, "layout_of", spy)
+        patch.setattr(sink_module, "layout_of", spy)
         write(path, array, step=shape, options=options)
     assert path.stat().st_size < bound[0] + 2000  # what OME says of the volume
 
@@ -472,7 +474,7 @@ def test_spacing_that_resolution_tags_cannot_hold_is_in_the_description(path):
 
 @given(st.floats(1e-6, 1e6))
 def test_resolutions_are_near(size):
-    pixels, units = tiffwritewords._pixels_a_unit(tiffwritewords.Fraction(repr(size)))
+    pixels, units = words_module._pixels_a_unit(words_module.Fraction(repr(size)))
     assert 0 < pixels < 2**32
     assert 0 < units < 2**32
     assert units / pixels == pytest.approx(size, rel=1e-9)

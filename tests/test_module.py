@@ -247,8 +247,8 @@ def test_a_layer_can_be_pickled():
     [
         ((1, 1, 3), {"device": "cuda"}, ParameterError, r"^device must be 'cpu' \(got 'cuda'\)$"),
         ((1, 1, 3), {"dtype": int}, DtypeError, r"^dtype must be a floating-point or complex one \(got int64\)$"),
-        ((1, 1, 3), {"dtype": object}, DtypeError, "^dtype must be a NumPy dtype "),
-        ((1, 1, 3), {"dtype": "float31"}, DtypeError, r"^dtype must be a NumPy dtype .* \(got 'float31'\)$"),
+        ((1, 1, 3), {"dtype": object}, ParameterError, "^dtype must be a NumPy dtype "),
+        ((1, 1, 3), {"dtype": "float31"}, ParameterError, r"^dtype must be a NumPy dtype .* \(got 'float31'\)$"),
         ((3, 4, 3), {"groups": 2}, ShapeError, r"^groups must divide in_channels \(got groups=2, in_channels=3\)$"),
         ((4, 3, 3), {"groups": 2}, ShapeError, r"^groups must divide out_channels \(got groups=2, out_channels=3\)$"),
         ((0, 1, 3), {}, ParameterError, r"^in_channels must be an integer of at least 1 \(got 0\)$"),

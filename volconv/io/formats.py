@@ -131,7 +131,7 @@ FORMATS = (
     Format(
         name="slices",
         title="TIFF slices",
-        module="tiffslices",
+        module="tiff.slices",
         suffixes=(),
         writes=True,
         dtypes=(*_INTEGERS, "float16", "float32", "float64", *_COMPLEX),

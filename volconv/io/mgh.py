@@ -15,7 +15,7 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 from volconv.errors import ReadError
 from volconv.geometry import Geometry
 from volconv.io.axes import AXIS, arrange
-from volconv.io.niftiaxes import file_axes
+from volconv.io.nifti.axes import file_axes
 from volconv.io.raw import RawFile
 from volconv.io.spool import is_gzipped, unpacked, unpacked_copy
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo

@@ -16,7 +16,7 @@ import numpy as np
 from volconv.errors import ReadError
 from volconv.geometry import Geometry
 from volconv.io.formats import stem_and_ext
-from volconv.io.hdf5find import H5_ERRORS, followed
+from volconv.io.hdf5.find import H5_ERRORS, followed
 from volconv.io.units import normal_unit
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import AXIS, arrange, parse_axes
-from volconv.io.tifflayout import SeriesLayout, layout_of
-from volconv.io.tiffopen import (
+from volconv.io.tiff.layout import SeriesLayout, layout_of
+from volconv.io.tiff.opening import (
     check_chain,
     check_series,
     compression_name,
@@ -24,16 +24,18 @@ from volconv.io.tiffopen import (
     read_dtype,
     understood,
 )
-from volconv.io.tiffpages import PageReader
-from volconv.io.tiffspacing import Stated, what_is_stated
-from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, VolumeInfo
+from volconv.io.tiff.pages import PageReader
+from volconv.io.tiff.slicesink import create_file, describe_new
+from volconv.io.tiff.spacing import Stated, what_is_stated
+from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from volconv.io.volume import Request
     from volconv.region import Region
+
+__all__ = ["SlicesSource", "create_file", "describe_new", "list_contents", "open_file"]
 
 
 def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> SlicesSource:
@@ -52,20 +54,6 @@ def list_contents(path: Path) -> list[Entry]:
     with open_file(path, None, axes=None, rgb=True) as source:
         info = source.info
         return [Entry(str(path), tuple(info.shape[AXIS[letter]] for letter in info.axes), info.dtype.name, info.axes)]
-
-
-def describe_new(request: Request) -> VolumeInfo:
-    """See :mod:`volconv.io.tiffslicewrite`."""
-    from volconv.io import tiffslicewrite
-
-    return tiffslicewrite.describe_new(request)
-
-
-def create_file(request: Request) -> NewVolume:
-    """See :mod:`volconv.io.tiffslicewrite`."""
-    from volconv.io import tiffslicewrite
-
-    return tiffslicewrite.create_file(request)
 
 
 class SlicesSource(OpenVolume):

@@ -10,13 +10,13 @@ import numpy as np
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import arrange
 from volconv.io.checks import check_within
-from volconv.io.hdf5attrs import Hdf5Header, as_text, attribute, kept_attributes
-from volconv.io.hdf5axes import Axes, axes_of
-from volconv.io.hdf5bdv import bdv_view
-from volconv.io.hdf5filters import check_filters, packing_of
-from volconv.io.hdf5find import H5_ERRORS, RANKS, datasets, one_line, opened, opened_dataset, parts_inside
-from volconv.io.hdf5geometry import stated_places
-from volconv.io.hdf5write import create_file, describe_new
+from volconv.io.formats import SUFFIXES
+from volconv.io.hdf5.attributes import Hdf5Header, as_text, attribute, kept_attributes
+from volconv.io.hdf5.axes import Axes, axes_of
+from volconv.io.hdf5.bdv import bdv_view
+from volconv.io.hdf5.filters import check_filters, packing_of
+from volconv.io.hdf5.find import H5_ERRORS, RANKS, datasets, one_line, opened, opened_dataset, parts_inside
+from volconv.io.hdf5.geometry import stated_places
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
@@ -26,23 +26,7 @@ if TYPE_CHECKING:
 
     from volconv.region import Index5, Region
 
-__all__ = ["DTYPES", "Hdf5Source", "create_file", "describe_new", "list_contents", "open_file"]
-
-DTYPES = (
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "uint32",
-    "int32",
-    "uint64",
-    "int64",
-    "float16",
-    "float32",
-    "float64",
-    "complex64",
-    "complex128",
-)
+DTYPES = SUFFIXES[".h5"].dtypes
 
 
 def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> Hdf5Source:

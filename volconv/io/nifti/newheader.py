@@ -13,6 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from volconv.errors import WriteError
 from volconv.geometry import MILLIMETRES
+from volconv.io.formats import SUFFIXES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,20 +26,7 @@ if TYPE_CHECKING:
 FILE_ORDER = (1, 0, 2, 3, 4)
 
 #: What NIfTI can hold; its long doubles and colours are left out.
-DTYPES = (
-    "uint8",
-    "int8",
-    "uint16",
-    "int16",
-    "uint32",
-    "int32",
-    "uint64",
-    "int64",
-    "float32",
-    "float64",
-    "complex64",
-    "complex128",
-)
+DTYPES = SUFFIXES[".nii"].dtypes
 
 #: NIfTI's units of time, in seconds.
 TIME_UNITS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}

@@ -11,10 +11,10 @@ import numpy as np
 
 from volconv.errors import ReadError
 from volconv.geometry import MILLIMETRES, Geometry
-from volconv.io.hdf5find import H5_ERRORS, one_line
+from volconv.io.hdf5.find import H5_ERRORS, one_line
 
 if TYPE_CHECKING:
-    from volconv.io.hdf5filters import Packing
+    from volconv.io.hdf5.filters import Packing
     from volconv.io.volume import Request
     from volconv.region import Index5
 
@@ -127,13 +127,13 @@ def output_attributes(request: Request, rank: int) -> tuple[list[tuple[str, Any,
         written.append(("affine", geometry.matrix, None))
     if request.time_step is not None:
         written.append(("time_step", request.time_step, None))
+    # Always: without it ilastik takes "axes" in reverse.
+    written += _axistags(request, rank, dict(header.tags or ()) if header is not None else {})
     if header is None:
         return written + _provenance("", request.note), ()
     moved = request.like is not None and request.like.geometry != geometry
     left = [*header.left_out, *(key for key, _, _ in header.attributes if moved and key in _PLACES)]
     written += [entry for entry in header.attributes if entry[0] not in left]
-    if header.tags is not None:
-        written += _axistags(request, rank, dict(header.tags))
     notes = (f"{request.path.name}: attributes left out: {', '.join(sorted(left))}",) if left else ()
     return written + _provenance(header.provenance, request.note), notes
 

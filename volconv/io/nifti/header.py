@@ -17,8 +17,8 @@ from nibabel.spatialimages import HeaderDataError
 from volconv.errors import ReadError
 from volconv.geometry import Geometry
 from volconv.io.axes import arrange
-from volconv.io.niftiaxes import file_axes
-from volconv.io.niftiheader import DTYPES, TIME_UNITS, stated_units
+from volconv.io.nifti.axes import file_axes
+from volconv.io.nifti.newheader import DTYPES, TIME_UNITS, stated_units
 from volconv.io.raw import COPY_BYTES
 from volconv.io.volume import Scaling, VolumeInfo
 
@@ -40,7 +40,7 @@ _KINDS: dict[tuple[int, bytes], tuple[Any, bool]] = {
 _MAGIC_AT = {348: 344, 540: 4}
 
 # nibabel prints each oddity that it mends to stderr by a logger of its own; a file that can be read is no news.
-_QUIET = logging.getLogger("volconv.io.nifti")
+_QUIET = logging.getLogger("volconv.io.nifti.voxels.voxels")
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
 

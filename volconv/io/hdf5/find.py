@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 
 from volconv.errors import ReadError
-from volconv.io.hdf5chunks import chunk_cache
+from volconv.io.hdf5.chunks import chunk_cache
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from volconv.io.raw import NCDHW
 
 if TYPE_CHECKING:
     from volconv.geometry import Geometry
-    from volconv.io.tiffwritepacking import Packing
+    from volconv.io.tiff.packing import Packing
     from volconv.io.volume import Request
     from volconv.region import Index5
 

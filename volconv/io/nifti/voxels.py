@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from volconv.errors import ReadError
 from volconv.io.axes import AXIS
 from volconv.io.checks import check_block
-from volconv.io.niftiaxes import AXES
-from volconv.io.niftiheader import FILE_ORDER, new_header, spacing_is_unknown
-from volconv.io.niftipair import header_of, is_pair, voxels_of
-from volconv.io.niftiread import describe, read_header
+from volconv.io.nifti.axes import AXES
+from volconv.io.nifti.header import describe, read_header
+from volconv.io.nifti.newheader import FILE_ORDER, new_header, spacing_is_unknown
+from volconv.io.nifti.pair import header_of, is_pair, voxels_of
 from volconv.io.raw import RawFile
 from volconv.io.spool import Spool, is_gzipped, unpacked, unpacked_copy
 from volconv.io.target import Target, check_target, translated

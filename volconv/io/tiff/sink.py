@@ -15,8 +15,8 @@ from volconv.io.checks import check_block
 from volconv.io.raw import RawFile
 from volconv.io.spool import Spool
 from volconv.io.target import FolderTarget, Target, check_target, translated
-from volconv.io.tiffwritepacking import Packing, parse_packing
-from volconv.io.tiffwritewords import Layout, layout_of, words_of
+from volconv.io.tiff.packing import Packing, parse_packing
+from volconv.io.tiff.words import Layout, layout_of, words_of
 from volconv.io.volume import Access, NewVolume, VolumeInfo
 from volconv.region import Region
 

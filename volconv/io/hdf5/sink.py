@@ -10,11 +10,11 @@ import h5py
 
 from volconv.errors import WriteError
 from volconv.io.checks import check_block
-from volconv.io.hdf5attrs import LABELS, output_attributes
-from volconv.io.hdf5chunks import DEFAULT_CHUNK, check_chunk, chunk_cache, fitted, parse_chunks
-from volconv.io.hdf5filters import Packing, settled_packing
-from volconv.io.hdf5find import LISTED, datasets, one_line, opened
-from volconv.io.hdf5output import Output
+from volconv.io.hdf5.attributes import LABELS, output_attributes
+from volconv.io.hdf5.chunks import DEFAULT_CHUNK, check_chunk, chunk_cache, fitted, parse_chunks
+from volconv.io.hdf5.filters import Packing, settled_packing
+from volconv.io.hdf5.find import LISTED, datasets, one_line, opened
+from volconv.io.hdf5.output import Output
 from volconv.io.target import Target, check_target
 from volconv.io.volume import Access, NewVolume, VolumeInfo
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volconv.io.hdf5attrs import Hdf5Header
+    from volconv.io.hdf5.attributes import Hdf5Header
     from volconv.io.volume import Request
     from volconv.region import Index5, Region
 
@@ -159,7 +159,7 @@ def _laid_out(request: Request) -> _Layout:
     Raises
     ------
     ParameterError, WriteError
-        See :mod:`volconv.io.hdf5chunks` and :mod:`volconv.io.hdf5filters`.
+        See :mod:`volconv.io.hdf5.chunks` and :mod:`volconv.io.hdf5.filters`.
     """
     header: Hdf5Header | None = request.carried("hdf5")
     rank = _rank(request.shape, header)

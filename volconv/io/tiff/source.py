@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ReadError
 from volconv.io.raw import RawFile
-from volconv.io.tifflayout import layout_of
-from volconv.io.tiffopen import (
+from volconv.io.tiff.layout import layout_of
+from volconv.io.tiff.opening import (
     check_chain,
     check_series,
     compression_name,
@@ -20,9 +20,9 @@ from volconv.io.tiffopen import (
     read_dtype,
     understood,
 )
-from volconv.io.tiffpages import PageReader
-from volconv.io.tiffspacing import moved, what_is_stated
-from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, VolumeInfo
+from volconv.io.tiff.pages import PageReader
+from volconv.io.tiff.spacing import moved, what_is_stated
+from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 from volconv.region import Region
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volconv.io.volume import Request
     from volconv.region import Index5
 
 #: Series that an error lists.
@@ -57,20 +56,6 @@ def list_contents(path: Path) -> list[Entry]:
                 )
                 for number, series in enumerate(tiff.series)
             ]
-
-
-def describe_new(request: Request) -> VolumeInfo:
-    """See :mod:`volconv.io.tiffwrite`."""
-    from volconv.io import tiffwrite
-
-    return tiffwrite.describe_new(request)
-
-
-def create_file(request: Request) -> NewVolume:
-    """See :mod:`volconv.io.tiffwrite`."""
-    from volconv.io import tiffwrite
-
-    return tiffwrite.create_file(request)
 
 
 class TiffSource(OpenVolume):

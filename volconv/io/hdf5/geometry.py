@@ -9,15 +9,15 @@ import numpy as np
 
 from volconv.errors import ReadError
 from volconv.geometry import GRID_TOLERANCE, MILLIMETRES, Geometry
-from volconv.io.hdf5attrs import as_text, attribute
-from volconv.io.hdf5bdv import bdv_geometry, bdv_view
-from volconv.io.hdf5find import H5_ERRORS, one_line, parts_inside
+from volconv.io.hdf5.attributes import as_text, attribute
+from volconv.io.hdf5.bdv import bdv_geometry, bdv_view
+from volconv.io.hdf5.find import H5_ERRORS, one_line, parts_inside
 from volconv.io.units import normal_unit
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from volconv.io.hdf5axes import Axes
+    from volconv.io.hdf5.axes import Axes
 
 #: Seconds of what files spell.
 _SECONDS = {

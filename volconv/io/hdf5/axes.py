@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import AXIS, parse_axes
-from volconv.io.hdf5attrs import as_text, attribute
-from volconv.io.hdf5find import H5_ERRORS, RANKS
+from volconv.io.hdf5.attributes import as_text, attribute
+from volconv.io.hdf5.find import H5_ERRORS, RANKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
