@@ -1,5 +1,6 @@
 """Parts of volumes, and volumes as channels of one."""
 
+import nibabel
 import numpy as np
 import pytest
 from hypothesis import given
@@ -117,6 +118,28 @@ def test_a_spacing_needs_a_unit_where_there_is_none(tmp_path):
         assert volume.info.geometry == Geometry.from_spacing((2.0, 1.0, 0.5), "um")
     with pytest.raises(ParameterError, match=r"spacing must have a unit, as .*a\.tif states none \(got 2,1,0\.5\)"):
         open_volume(path, spacing=((2.0, 1.0, 0.5), None))
+
+
+def test_a_spacing_that_is_stated_needs_no_guess(tmp_path):
+    path = tmp_path / "a.nii"
+    nibabel.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4)).to_filename(path)
+    with open_volume(path) as volume:
+        assert volume.info.notes == ("a.nii states no units, taken as mm",)
+    with open_volume(path, spacing=((1.0, 1.0, 1.0), "um")) as volume:
+        assert volume.info.notes == ()
+
+
+def test_time_that_is_left_out_is_told_in_a_copy(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((2, 2, 2, 6), np.uint8), np.eye(4))
+    image.header.set_xyzt_units("mm", "msec")
+    image.header.set_zooms((1, 1, 1, 1500))
+    image.header["toffset"] = 250
+    image.to_filename(tmp_path / "a.nii")
+    for time, expected in ((slice(2, 5), 3250), (slice(0, 3), 250), (None, 250), (4, 6250)):
+        with open_volume(tmp_path / "a.nii", time=time) as volume:
+            shape = volume.info.shape
+            create_volume(tmp_path / "b.nii", shape=shape, dtype="uint8", like=volume.info, overwrite=True).commit()
+        assert nibabel.load(tmp_path / "b.nii").header["toffset"] == expected
 
 
 def test_stacked_arrays_need_no_files():

@@ -114,7 +114,12 @@ def open_volume(
     with contextlib.ExitStack() as undo:
         undo.callback(volume.close)
         if spacing is not None:
-            volume.info = replace(volume.info, geometry=_respaced(volume.info, spacing, str(path)))
+            info = volume.info
+            volume.info = replace(
+                info,
+                geometry=_respaced(info, spacing, str(path)),
+                notes=tuple(note for note in info.notes if note not in info.spacing_notes),
+            )
         if time is not None or channel is not None:
             volume = Selected(volume, time, channel, str(path))
         undo.pop_all()

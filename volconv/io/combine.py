@@ -45,7 +45,8 @@ class Selected(OpenVolume):
         self._volume, volumes = _range("time", time, n, name)
         self._channel, channels = _range("channel", channel, c, name)
         d, h, w = space
-        self.info = replace(source.info, shape=(volumes, channels, d, h, w))
+        skipped = source.info.skipped_time + self._volume * (source.info.time_step or 0.0)
+        self.info = replace(source.info, shape=(volumes, channels, d, h, w), skipped_time=skipped)
 
     def read(self, region: Region) -> NDArray[Any]:
         """Stored values of a region."""

@@ -80,6 +80,10 @@ class VolumeInfo:
         The format's own header, for a sink of the same format to carry on.
     notes : tuple of str
         One line each on what was assumed or left out, for the person who runs the tool.
+    spacing_notes : tuple of str
+        Those of them that mean nothing any more once somebody states the spacing.
+    skipped_time : float
+        Seconds from the first volume that the header describes to the first of these, where the others are left out.
     """
 
     shape: Index5
@@ -93,6 +97,8 @@ class VolumeInfo:
     access: Access = Access()
     header: Any = field(default=None, compare=False)
     notes: tuple[str, ...] = ()
+    spacing_notes: tuple[str, ...] = ()
+    skipped_time: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

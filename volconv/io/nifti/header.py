@@ -133,8 +133,7 @@ def describe(
         scaling = _scaling(header, header_name)  # colours have none, whatever the fields hold
     unit = _UNITS.get(stated_units(header)[0])
     notes = tuple(f"{name}: {text}" for text in heard)
-    if unit is None:
-        notes = (*notes, f"{name} states no units, taken as mm")
+    unstated = () if unit else (f"{name} states no units, taken as mm",)
     info = VolumeInfo(
         arrangement.shape,
         dtype.newbyteorder("="),
@@ -144,7 +143,8 @@ def describe(
         format="nifti" if header.is_single else "pair",
         axes=shown,
         header=header,
-        notes=notes,
+        notes=notes + unstated,
+        spacing_notes=unstated,
     )
     return info, Layout(int(header["vox_offset"]), dtype, *arrangement)
 

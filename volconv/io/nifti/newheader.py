@@ -68,6 +68,8 @@ def new_header(request: Request) -> Any:
     header["dim_info"] = int(header["dim_info"]) & _IN_PLANE
     _set_intent(header, c, was)
     _set_steps(header, old, axes, request.time_step)
+    if request.like is not None and old is not None:
+        header["toffset"] += request.like.skipped_time / TIME_UNITS.get(stated_units(header)[1], 1.0)
     with np.errstate(all="ignore"):
         _set_geometry(header, old, request.geometry)
         finite = np.isfinite(header.get_best_affine()).all()

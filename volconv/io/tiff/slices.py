@@ -112,6 +112,7 @@ class SlicesSource(OpenVolume):
             compression=packings.pop() if len(packings) == 1 else "mixed",
             access=Access(self._reader.chunk),
             notes=notes,
+            spacing_notes=first.stated.notes,
         )
 
     def read(self, region: Region) -> NDArray[Any]:

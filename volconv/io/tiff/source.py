@@ -117,6 +117,7 @@ class TiffSource(OpenVolume):
                 compression=compression_name(frame),
                 access=Access(None if isinstance(self._reader, RawFile) else self._reader.chunk),
                 notes=(*layout.notes, *stated.notes, *notes),
+                spacing_notes=stated.notes,
             )
             if isinstance(self._reader, PageReader):  # a codec that is missing is told now, not after half a run
                 self._reader.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
