@@ -144,7 +144,7 @@ def test_saturated_voxels_and_those_that_are_no_number_are_counted(capsys):
     volconv("apply", "in.nii", "-k", "identity", "-o", "out.nii", "--dtype", "uint8")
     err = capsys.readouterr().err
     assert "  8 voxels saturated in uint8\n" in err
-    assert "  1 voxels not a number, stored as 0 in uint8\n" in err
+    assert "  1 voxel not a number, stored as 0 in uint8\n" in err
     assert read("out.nii")[0, 0, 0, 0].tolist() == [255, 0, 0]
 
 
@@ -530,7 +530,7 @@ REFUSED = {
     "creation option": (
         ["in.nii", "--co", "tile=16,16"],
         2,
-        r"must be one of none for NIfTI \(got 'tile'\)",
+        r"must be left out for NIfTI, which has none \(got 'tile'\)",
     ),
     "no creation option": (["in.nii", "--co", "zlib"], 2, r"must be NAME=VALUE, as in compression=zlib \(got 'zlib'\)"),
     "spacing": (["in.nii", "--spacing", "1,2"], 2, r"must be 1 or 3 positive lengths and a unit .* \(got '1,2'\)"),

@@ -139,6 +139,16 @@ def test_an_existing_report_is_refused_before_any_work(capsys):
     assert "none/r.json: the output's folder does not exist" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("report", ["o.nii", "in.nii", "./in.nii"])
+def test_a_report_takes_the_place_of_no_volume(capsys, report):
+    make_nifti("in.nii", noise())
+    before = Path("in.nii").read_bytes()
+    volconv("apply", "in.nii", "-k", "identity", "-o", "o.nii", "--report", report, "-f", code=2)
+    assert "--report must be a file of its own, neither input nor output" in capsys.readouterr().err
+    assert names(".") == ["in.nii"]
+    assert Path("in.nii").read_bytes() == before
+
+
 # --- dry runs
 
 
@@ -229,6 +239,16 @@ def test_the_options_in_effect_can_be_kept(capsys, monkeypatch):
     Path("elsewhere/b.toml").write_text(text)
     volconv("apply", ANISO, "--config", "elsewhere/b.toml", "-o", "again.h5", "-q")
     assert Path("o.h5").read_bytes() == Path("again.h5").read_bytes()
+
+
+def test_creation_options_of_a_config_stay_where_others_are_given(capsys):
+    Path("a.toml").write_text('kernel = "identity"\nco = {compression = "zlib", tile = 16}\nquiet = true\n')
+    volconv("apply", NUCLEI, "--config", "a.toml", "-o", "o.tif", "--co", "compression=lzw", "-v")
+    assert "predicted on one thread" in capsys.readouterr().err  # -v wins over the config's quiet
+    with tifffile.TiffFile("o.tif") as file:
+        assert file.pages[0].is_tiled
+        assert file.pages[0].compression == tifffile.COMPRESSION.LZW
+    volconv("apply", NUCLEI, "-k", "identity", "-o", "p.tif", "-q", "-v", code=2)
 
 
 def test_every_option_has_a_key():
@@ -345,6 +365,14 @@ def test_spacing_wins_over_what_the_file_says(capsys):
         f"spacing must have a unit, as {NUCLEI} states none (got 1,0.5,0.5); as in 1,0.5,0.5um"
         in capsys.readouterr().err
     )
+
+
+def test_channels_that_were_taken_for_time_are_told(capsys):
+    nibabel.Nifti1Image(noise((8, 7, 6, 4), "int16"), np.eye(4)).to_filename("brats.nii")
+    np.save("w.npy", np.ones((2, 4, 1, 1, 1), np.float32))
+    volconv("apply", "brats.nii", "-k", "w.npy", "-o", "o.nii", code=5)
+    assert "its volumes in time may be channels: --axes XYZC" in capsys.readouterr().err
+    volconv("apply", "brats.nii", "-k", "w.npy", "-o", "o.nii", "--axes", "XYZC")
 
 
 def test_axes_win_over_what_the_file_says(capsys):

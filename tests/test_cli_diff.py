@@ -6,8 +6,10 @@ import json
 import re
 import sys
 
+import nibabel
 import numpy as np
 import pytest
+import tifffile
 
 from command import ANISO, NUCLEI, make_nifti, noise, volconv
 from volconv.difference import diff
@@ -167,3 +169,21 @@ def test_the_help_tells_the_codes(printed):
     text = printed("--help")
     told = text.partition("Exits with\n")[2].partition("\n\n")[0]
     assert re.findall(r"^ +(\d\+?) ", told, re.MULTILINE) == ["0", "1", "2+"]
+
+
+def test_another_time_step_is_a_difference(capsys):
+    for name, step in (("a", 2.0), ("b", 3.0), ("c", 0.0)):
+        image = nibabel.Nifti1Image(np.zeros((2, 3, 4, 5), np.uint8), np.eye(4))
+        image.header.set_xyzt_units("mm", "sec")
+        image.header.set_zooms((1, 1, 1, step))
+        image.to_filename(f"{name}.nii")
+    volconv("diff", "a.nii", "b.nii", code=1)
+    assert "  time step  2 s and 3 s\n" in capsys.readouterr().out
+    volconv("diff", "a.nii", "c.nii")  # one does not say
+    volconv("diff", "a.nii", "b.nii", "--time", "0")
+
+
+def test_colours_are_compared_as_channels():
+    tifffile.imwrite("a.tif", np.zeros((3, 4, 5, 3), np.uint8), photometric="rgb")
+    volconv("diff", "a.tif", "a.tif", code=3)
+    volconv("diff", "a.tif", "a.tif", "--rgb")

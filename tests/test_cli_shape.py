@@ -194,6 +194,14 @@ def test_presets(capsys, preset):
     assert got["parameters"] == channels * math.prod(got["kernel_size"]) + biases
 
 
+def test_a_spacing_goes_with_an_input_shape(capsys):
+    got = facts(capsys, "--input-shape", "9,9,9", "-k", "box:size=2", "--stride", "2", "--spacing", "2,1,1um")
+    assert got["output_spacing"] == [4.0, 2.0, 2.0]
+    assert got["unit"] == "um"
+    volconv("shape", "--input-shape", "9,9,9", "-k", "identity", "--time", "0", code=2)
+    assert "--time goes with INPUT, not with --input-shape" in capsys.readouterr().err
+
+
 # --- refusals
 
 

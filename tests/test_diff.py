@@ -311,6 +311,8 @@ def test_as_json():
         "affines": [[[1, 0, 0, 0], [0, 2, 0, 0], [0, 0, 3, 0], [0, 0, 0, 1]]] * 2,
         "units": ["mm", "mm"],
         "same_geometry": True,
+        "time_steps": [None, None],
+        "same_time_step": None,
         "tolerance": 0.5,
         "differing_voxels": 1,
         "largest_difference": 2**60 + 1,
@@ -326,6 +328,7 @@ def test_as_json():
     shapes = document(source(np.zeros((1, 1, 1))), source(np.zeros((1, 1, 2))))
     assert {key for key, value in shapes.items() if value is None} == {
         "same_geometry",
+        "same_time_step",
         "differing_voxels",
         "largest_difference",
         "voxel",

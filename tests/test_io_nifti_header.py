@@ -265,7 +265,7 @@ def test_nifti2_where_a_size_needs_it(tmp_path):
         ((4, 3, 2), 0, (1, 1, 2, 3, 4), 0),
         ((4, 3, 2, 5), 0, (5, 1, 2, 3, 4), 0),
         ((4, 3, 2), 1002, (1, 3, 2, 3, 4), 1002),
-        ((4, 3, 2, 1, 3), 1006, (1, 1, 2, 3, 4), 1006),
+        ((4, 3, 2, 1, 3), 1006, (1, 1, 2, 3, 4), 0),
         ((4, 3, 2, 1, 3), 1007, (1, 2, 2, 3, 4), 1007),
         ((4, 3, 2, 1, 3), 1007, (1, 1, 2, 3, 4), 0),  # no vector any more
         ((4, 3, 2), 1007, (1, 1, 2, 3, 4), 1007),
@@ -297,3 +297,20 @@ def test_itk_reads_channels_and_position(tmp_path, shape):
     corner = [*(size - 1 for size in shape[:1:-1]), *([0] if n > 1 else [])]
     expected = np.diag([-1, -1, 1, 1]) @ OBLIQUE @ [*corner[:3], 1]  # ITK's world is LPS
     np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(corner)[:3], expected[:3], rtol=1e-5)
+
+
+def test_a_copy_keeps_what_is_said_of_its_voxels(tmp_path):
+    image = nibabel.Nifti1Image(np.zeros((4, 3, 2), np.uint8), np.eye(4))
+    image.header.set_dim_info(0, 1, 2)
+    for name, value in (("slice_code", 3), ("slice_end", 1), ("slice_duration", 0.5), ("cal_max", 9)):
+        image.header[name] = value
+    image.to_filename(tmp_path / "a.nii")
+    with open_volume(tmp_path / "a.nii") as source:
+        for copied in (True, False):
+            path = tmp_path / f"{copied}.nii"
+            create_volume(path, shape=source.info.shape, dtype="uint8", like=source.info, copied=copied).commit()
+    for name in ("slice_code", "slice_end", "slice_duration", "cal_max", "dim_info"):
+        assert nibabel.load(tmp_path / "True.nii").header[name] == image.header[name]
+    header = nibabel.load(tmp_path / "False.nii").header
+    assert [header[name] for name in ("slice_code", "slice_end", "slice_duration", "cal_max")] == [0, 0, 0, 0]
+    assert header.get_dim_info() == (0, 1, None)

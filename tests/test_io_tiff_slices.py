@@ -153,7 +153,9 @@ def test_spacing_and_time_of_slices(tmp_path):
     folder = write(tmp_path / "t", noise((3, 5, 6)), imagej=True, metadata=metadata, resolution=resolution)
     with open_volume(folder) as source:
         assert source.info.geometry == Geometry()
-        assert source.info.notes == ("slice0.tif states no spacing along Z, so its spacing counts as unknown",)
+        assert source.info.notes == (
+            "slice0.tif states no spacing along Z (only Y 0.2 um, X 0.25 um), so its spacing counts as unknown",
+        )
 
 
 def test_slices_that_count_from_white(tmp_path):

@@ -82,26 +82,27 @@ def test_a_micro_sign_as_old_programs_write_it(path):
 
 NOT_STATED = {
     "ImageJ": (imagej(None), ""),
-    "ImageJ, no unit": (imagej(spacing=2), ""),
-    "ImageJ, pixels": (imagej(spacing=2, unit="pixel"), ""),
-    "ImageJ, no Z": (imagej(unit="um"), "Z"),
-    "ImageJ, no pixels": (imagej((0, 0), spacing=2, unit="um"), "Y, X"),
-    "ImageJ, nothing": (imagej(spacing=float("nan"), unit="um"), "Z"),
-    "ImageJ, another unit for Z": (imagej(spacing=2, unit="um", zunit="pixel"), "Z"),
-    "ImageJ, tag in cm alone": (imagej((40000, 50000), "CENTIMETER", spacing=2), "Z"),
+    "ImageJ, no unit": (imagej(spacing=2), "unit"),
+    "ImageJ, pixels": (imagej(spacing=2, unit="pixel"), "unit"),
+    "ImageJ, pixels of 1": (imagej((1, 1), spacing=1, unit="pixel"), ""),
+    "ImageJ, no Z": (imagej(unit="um"), "Z (only Y 0.2 um, X 0.25 um)"),
+    "ImageJ, no pixels": (imagej((0, 0), spacing=2, unit="um"), "Y, X (only Z 2 um)"),
+    "ImageJ, nothing": (imagej(spacing=float("nan"), unit="um"), "Z (only Y 0.2 um, X 0.25 um)"),
+    "ImageJ, another unit for Z": (imagej(spacing=2, unit="um", zunit="pixel"), "Z (only Y 0.2 um, X 0.25 um)"),
+    "ImageJ, tag in cm alone": (imagej((40000, 50000), "CENTIMETER", spacing=2), "Z (only Y 0.0002 mm, X 0.00025 mm)"),
     "tifffile": (plain(), ""),
-    "tifffile, no unit": (plain((4, 5), spacing=2), "Z"),
-    "tifffile, not across": (plain(spacing=[3, 2, "1"], unit="um"), "X"),
+    "tifffile, no unit": (plain((4, 5), spacing=2), "Z (only Y 5.08 mm, X 6.35 mm)"),
+    "tifffile, not across": (plain(spacing=[3, 2, "1"], unit="um"), "X (only Z 3 um, Y 2 um)"),
     "screen": (plain((72, 72), "INCH"), ""),
     "default": (plain((1, 1), "CENTIMETER"), ""),
-    "tag in cm": (plain((9000, 9000), "CENTIMETER"), "Z"),
-    "tag in inches": (plain((300, 300), "INCH"), "Z"),
+    "tag in cm": (plain((9000, 9000), "CENTIMETER"), "Z (only Y 0.00111111 mm, X 0.00111111 mm)"),
+    "tag in inches": (plain((300, 300), "INCH"), "Z (only Y 0.0846667 mm, X 0.0846667 mm)"),
     "no unit in the tag": (plain((9000, 9000), "NONE"), ""),
     "OME": (ome(), ""),
-    "OME, no Z": (ome(PhysicalSizeX=1.0, PhysicalSizeY=3.0), "Z"),
+    "OME, no Z": (ome(PhysicalSizeX=1.0, PhysicalSizeY=3.0), "Z (only Y 3 um, X 1 um)"),
     "OME, pixels": (ome(**ALL_THREE, PhysicalSizeXUnit="pixel"), ""),
-    "OME, pixels along Y": (ome(**ALL_THREE, PhysicalSizeYUnit="pixel"), "Y"),
-    "OME, zero": (ome(**{**ALL_THREE, "PhysicalSizeZ": 0.0}), "Z"),
+    "OME, pixels along Y": (ome(**ALL_THREE, PhysicalSizeYUnit="pixel"), "Y (only Z 2 um, X 1 um)"),
+    "OME, zero": (ome(**{**ALL_THREE, "PhysicalSizeZ": 0.0}), "Z (only Y 3 um, X 1 um)"),
 }
 
 
@@ -109,6 +110,8 @@ NOT_STATED = {
 def test_spacing_that_is_not_stated(path, options, missing):
     tifffile.imwrite(path, noise(), photometric="minisblack", **options)
     note = f"v.tif states no spacing along {missing}, so its spacing counts as unknown"
+    if missing == "unit":
+        note = "v.tif states a spacing without a unit of length, so it counts as unknown (--spacing says it)"
     with open_volume(path) as source:
         assert source.info.geometry == Geometry()
         assert source.info.notes == ((note,) if missing else ())
@@ -123,7 +126,19 @@ def test_tags_of_pages_that_do_not_lie_along_y_and_x(path, axes):
             assert source.info.geometry.unit == "um"
         else:
             assert source.info.geometry == Geometry()
-            assert source.info.notes == ("v.tif states no spacing along Y, X, so its spacing counts as unknown",)
+            assert source.info.notes == (
+                "v.tif states no spacing along Y, X (only Z 2 um), so its spacing counts as unknown",
+            )
+
+
+@pytest.mark.parametrize(
+    "options", [imagej(unit="um"), ome(PhysicalSizeX=0.25, PhysicalSizeY=0.2)], ids=["ImageJ", "OME"]
+)
+def test_one_slice_needs_no_spacing_along_z(path, options):
+    tifffile.imwrite(path, noise((1, 5, 6)), photometric="minisblack", **options)
+    with open_volume(path) as source:
+        assert source.info.geometry == Geometry.from_spacing((1, 0.2, 0.25), "um")
+        assert "v.tif states no spacing along Z, of which it has one slice: taken as 1 um" in source.info.notes
 
 
 def test_tags_of_colours(path):

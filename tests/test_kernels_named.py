@@ -259,7 +259,9 @@ def test_a_physical_width_needs_a_spacing(given_length):
         build_kernel(f"gaussian:{given_length}", VOXELS, "cells.tif")
     assert caught.value.message == f"{given_length} needs a spacing, and cells.tif states none"
     name = given_length.partition("=")[0]
-    assert caught.value.hint == f"divide by the voxel size and give it in voxels, without a unit, as in {name}=2"
+    assert caught.value.hint == (
+        f"state it (--spacing 1,0.5,0.5um), or give {name} in voxels, without a unit, as in {name}=2"
+    )
 
 
 @pytest.mark.parametrize("step", [0.0, math.inf, math.nan])

@@ -48,7 +48,7 @@ def test_an_empty_kernel_is_refused(tmp_path):
 
 def test_the_volume_is_named_where_its_spacing_is_missing():
     with pytest.raises(
-        ParameterError, match=r"sigma=1\.5mm needs a spacing, and a\.tif states none; divide by the voxel size"
+        ParameterError, match=r"sigma=1\.5mm needs a spacing, and a\.tif states none; state it \(--spacing"
     ):
         load_kernel("gaussian:sigma=1.5mm", Geometry(), "a.tif")
 

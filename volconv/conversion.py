@@ -130,6 +130,7 @@ def convert(
     with opened(source) as (volume, name):
         info = volume.info
         wanted: dict[str, Any] = {"shape": info.shape, "like": info, "options": options, "overwrite": overwrite}
+        wanted["copied"] = True
         if dtype is None:
             stored, scaling, notes = _as_stored(info, destination, wanted)
         else:

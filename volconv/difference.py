@@ -28,6 +28,9 @@ SCHEMA_VERSION = 1
 #: Bytes that are held for each voxel of a block: two of stored values, and what is computed of them.
 _VOXEL_BYTES = 64
 
+#: Headers hold time steps in single precision.
+_STEP_TOLERANCE = 1e-6
+
 #: Beyond this, not every integer is a float64.
 _EXACT_BYTES = 4
 
@@ -48,6 +51,10 @@ class Difference:
     geometries : pair of Geometry
     same_geometry : bool or None
         None where shapes differ, like the rest: nothing else is compared then.
+    time_steps : pair of floats or None
+        Seconds; None where a file does not say.
+    same_time_step : bool or None
+        None where there is one volume, or where a file does not say.
     tolerance : float
     differing : int or None
         Voxels that differ by more than the tolerance.
@@ -69,6 +76,8 @@ class Difference:
     dtypes: tuple[str, str]
     geometries: tuple[Geometry, Geometry]
     same_geometry: bool | None
+    time_steps: tuple[float | None, float | None]
+    same_time_step: bool | None
     tolerance: float
     differing: int | None
     largest: float | None
@@ -88,6 +97,8 @@ class Difference:
             "affines": [geometry.affine for geometry in self.geometries],
             "units": [geometry.unit for geometry in self.geometries],
             "same_geometry": self.same_geometry,
+            "time_steps": self.time_steps,
+            "same_time_step": self.same_time_step,
             "tolerance": self.tolerance,
             "differing_voxels": self.differing,
             "largest_difference": None if self.largest is None else _plain(self.largest),
@@ -143,17 +154,23 @@ def diff(
         agree = grids_agree(infos[0].geometry, infos[1].geometry, infos[0].shape[2:]) if comparable else None
         found = _compare(first, second, tolerance, progress) if comparable else None
     geometry = infos[0].geometry
+    steps = infos[0].time_step, infos[1].time_step
+    in_step = None
+    if comparable and infos[0].shape[0] > 1 and steps[0] is not None and steps[1] is not None:
+        in_step = math.isclose(steps[0], steps[1], rel_tol=_STEP_TOLERANCE)
     world = None
     if found is not None and found.voxel is not None and geometry != Geometry():
         x, y, z, _ = geometry.matrix @ (*found.voxel[:1:-1], 1)
         world = float(x), float(y), float(z)
     return Difference(
-        same=found is not None and found.differing == 0 and bool(agree),
+        same=found is not None and found.differing == 0 and bool(agree) and in_step is not False,
         names=(first_name, second_name),
         shapes=(infos[0].shape, infos[1].shape),
         dtypes=(infos[0].dtype.name, infos[1].dtype.name),
         geometries=(geometry, infos[1].geometry),
         same_geometry=agree,
+        time_steps=steps,
+        same_time_step=in_step,
         tolerance=tolerance,
         differing=found.differing if found else None,
         largest=found.largest if found else None,

@@ -103,7 +103,13 @@ def resolve_job(
         padding_mode=padding_mode,
         padding_value=padding_value,
     )
-    full_output_shape(info.shape, params)
+    try:
+        full_output_shape(info.shape, params)
+    except ShapeError as error:
+        if error.hint is None and info.shape[:2] == (params.in_channels, 1) and info.axes[-1:] in ("T", "N"):
+            letters = f"{info.axes[:-1]}C"
+            raise ShapeError(error.message, hint=f"its volumes in time may be channels: --axes {letters}") from error
+        raise
     biases = load_bias(bias, params.out_channels) if isinstance(bias, str) else check_bias(bias, params)
 
     compute = _compute_dtype(info, weight, biases, compute_dtype)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from volconv.errors import VolconvError
 from volconv_cli import exits
@@ -70,7 +71,7 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @click.option("--print-config", is_flag=True, help="Print the options in effect as a --config file, and stop.")
 @click.option("--report", metavar="FILE.json", help="Write what was done to a JSON file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the same JSON.")
-@click.option("-n", "--dry-run", is_flag=True, help="Check everything, print the plan, and touch nothing.")
+@click.option("-n", "--dry-run", is_flag=True, help="Check all but the voxels, print the plan, and touch nothing.")
 @overwrite_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print more: algorithms, times, counts.")
@@ -107,7 +108,10 @@ def command(
         if missing:
             raise click.UsageError(f"Missing {name}")
     if options["quiet"] and options["verbose"]:
-        raise click.UsageError("give either --quiet or --verbose")
+        configured = [n for n in ("quiet", "verbose") if ctx.get_parameter_source(n) is ParameterSource.DEFAULT_MAP]
+        if len(configured) != 1:
+            raise click.UsageError("give either --quiet or --verbose")
+        options[configured[0]] = False  # the command line wins over --config
     if options["dry_run"] and options["report"]:
         raise click.UsageError("--dry-run touches nothing: give --json in place of --report")
     jobs = name_outputs(inputs, str(output), stack=options.pop("stack"))
@@ -128,9 +132,13 @@ def _run(
     from volconv.report import failed_run, to_json, write_report
 
     if report is not None:
+        from volconv.io import split_path
         from volconv.io.target import check_target
 
         check_target(Path(report), overwrite=options["overwrite"])
+        files = {split_path(name)[0].resolve() for inputs, output in jobs for name in (*inputs, output)}
+        if Path(report).resolve() in files:
+            raise click.UsageError(f"--report must be a file of its own, neither input nor output (got {report!r})")
     runs: list[dict[str, Any]] = []
     errors: list[VolconvError] = []
     for inputs, output in jobs:
@@ -207,7 +215,7 @@ def name_outputs(inputs: tuple[str, ...], template: str, *, stack: bool = False)
 
 def _show(report: ApplyReport, *, verbose: bool) -> None:
     """A line on stderr for what was done, and the plan on stdout for what was not."""
-    from volconv_cli.text import numbers, size, spacing
+    from volconv_cli.text import counted, numbers, size, spacing
 
     planned = report.seconds is None
     shape, plan, counts = report.shape, report.plan, report.counts
@@ -227,7 +235,7 @@ def _show(report: ApplyReport, *, verbose: bool) -> None:
             (counts.non_finite, "not finite"),
         ):
             if count:
-                lines.append(f"  {count} voxels {what} in {report.target.dtype.name}")
+                lines.append(f"  {counted(count, 'voxel')} {what} in {report.target.dtype.name}")
     if planned:
         params, read = report.job.params, math.prod(shape.input_shape) * report.source.dtype.itemsize
         lines += [
@@ -241,7 +249,7 @@ def _show(report: ApplyReport, *, verbose: bool) -> None:
     if verbose or planned:
         predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in plan.candidates.items())
         lines += [
-            f"  {plan.compute_dtype.name} on {plan.threads} threads in {len(plan.blocks)} blocks",
+            f"  {plan.compute_dtype.name} on {counted(plan.threads, 'thread')} in {counted(len(plan.blocks), 'block')}",
             f"  predicted on one thread: {predicted}",
         ]
     if verbose and report.seconds:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volconv_cli import exits
-from volconv_cli.options import debug_option
+from volconv_cli.options import debug_option, reading_options
 
 if TYPE_CHECKING:
     from volconv.difference import Difference
@@ -25,8 +25,9 @@ SAME, DIFFERENT = exits.DONE, 1
 @click.option("--tol", type=float, metavar="T", default=0, show_default=True, help="Voxels may differ by this much.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing: the exit code tells.")
+@reading_options
 @debug_option
-def command(a: str, b: str, tol: float, as_json: bool, quiet: bool) -> int:
+def command(a: str, b: str, tol: float, as_json: bool, quiet: bool, **reading: Any) -> int:
     """Compare the voxels and the geometry of two files, of any formats.
 
     \b
@@ -37,21 +38,27 @@ def command(a: str, b: str, tol: float, as_json: bool, quiet: bool) -> int:
 
     \b
     Exits with
-      0   the same: one shape, the same geometry to within 0.001 voxels, and no
-          voxel that differs by more than T
+      0   the same: one shape, the same geometry to within 0.001 voxels, the same
+          time step where both state one, and no voxel that differs by more than T
       1   they differ
       2+  they could not be compared (see 'volconv --help')
 
-    Real values are compared, slope and intercept applied: integers exactly, complex values by the modulus of their
-    difference. NaN equals NaN. Another dtype or format alone is no difference.
+    What --axes and the like say is said of both files. Real values are compared, slope and intercept applied:
+    integers exactly, complex values by the modulus of their difference. NaN equals NaN. Another dtype or format
+    alone is no difference.
     """
     if as_json and quiet:
         raise click.UsageError("give either --json or --quiet")
     from volconv.difference import diff
+    from volconv.io import open_volume
     from volconv_cli.text import progress_bar
 
-    with progress_bar(quiet, Path(a).name) as progress:
-        found = diff(a, b, tolerance=tol, progress=progress)
+    with (
+        open_volume(a, **reading) as first,
+        open_volume(b, **reading) as second,
+        progress_bar(quiet, Path(a).name) as progress,
+    ):
+        found = diff(first, second, tolerance=tol, progress=progress)
     if as_json:
         click.echo(json.dumps(found.as_dict()))
     elif not quiet:
@@ -79,6 +86,8 @@ def _show(found: Difference) -> None:
         pairs.append(("at", f"{numbers(found.voxel)} (N,C,D,H,W){world}"))
     if found.same_geometry is False:
         pairs.append(("geometry", "\n".join(geometry.in_words() for geometry in found.geometries)))
+    if found.same_time_step is False:
+        pairs.append(("time step", " and ".join(f"{step:g} s" for step in found.time_steps if step is not None)))
     if found.dtypes[0] != found.dtypes[1]:
         pairs.append(("dtype", f"{found.dtypes[0]} and {found.dtypes[1]}, no difference by itself"))
     if pairs:

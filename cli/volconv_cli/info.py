@@ -45,7 +45,7 @@ def command(file: str | None, table: bool, as_json: bool, field: str | None, **r
     Fields of --json, and names for --field:
       schema_version     1
       file               as it was asked for
-      format             nifti, pair, mgh, tiff, slices or hdf5
+      format             nifti, tiff, hdf5 ... ('volconv info --formats')
       format_version     NIfTI-1 or NIfTI-2, and the byte order
       axes, file_shape   the file's own, in its library's order
       shape              N,C,D,H,W of what would be read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from dataclasses import dataclass
@@ -44,8 +45,9 @@ def cli() -> None:
     \b
     Examples:
       volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o o.nii.gz
-      volconv shape brain.nii.gz -k box:size=3 --stride 2
       volconv shape --input-shape 1,16,10,50,100 --kernel-size 3 --out-channels 33
+      volconv info brain.nii.gz
+      volconv convert brain.nii.gz brain.h5
 
     Volumes are NIfTI (.nii, .nii.gz), HDF5 (file.h5:/dataset) and TIFF stacks. Every three-number option is in D,H,W
     (z,y,x) order.
@@ -69,6 +71,12 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(exits.INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has gone; Python would complain at exit
+        sys.exit(exits.FAILURE)
+    except OSError as error:  # those of files are told by name elsewhere: this is our own output
+        if session.debug:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left of it cannot be written at exit either
+        click.echo(f"volconv: error: {error.strerror or error}", err=True)
         sys.exit(exits.FAILURE)
 
 

@@ -68,10 +68,11 @@ def distances(value: Any) -> Any:
     return (d, h, w), "um" if match[2] in ("\u00b5m", "\u03bcm") else match[2]
 
 
-def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict[str, str]:  # noqa: ARG001  # click's signature
-    """Parse repeated ``NAME=VALUE``."""
+def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict[str, str]:
+    """Parse repeated ``NAME=VALUE``; names that are not given keep the value of a config file."""
     found = {}
-    for text in values:
+    configured = (ctx.default_map or {}).get(str(param.name), [])
+    for text in (*configured, *values):
         name, equals, value = text.partition("=")
         if not (name and equals and value):
             raise click.BadParameter(f"must be NAME=VALUE, as in compression=zlib (got {text!r})")

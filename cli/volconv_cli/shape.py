@@ -56,6 +56,10 @@ def command(input_file: str | None, input_shape: list[int] | None, as_json: bool
     if (input_file is None) == (input_shape is None):
         raise click.UsageError("give either INPUT or --input-shape")
     asked = click.get_current_context().get_parameter_source
+    if input_file is None:
+        for name in ("axes", "rgb", "time", "channel"):
+            if asked(name) is ParameterSource.COMMANDLINE:
+                raise click.UsageError(f"--{name} goes with INPUT, not with --input-shape")
     if options["kernel_size"] is not None and asked("kernel") is ParameterSource.DEFAULT_MAP:
         options["kernel"] = None  # the command line wins over --config
     if options["kernel"] is not None and (options["kernel_size"] is not None or options["out_channels"] is not None):
@@ -91,6 +95,7 @@ def _report(
 ) -> ShapeReport:
     import numpy as np
 
+    from volconv.geometry import Geometry
     from volconv.io import VolumeInfo, open_volume
     from volconv.job import resolve_job
     from volconv.params import parse_triple
@@ -101,8 +106,14 @@ def _report(
             info = volume.info
     else:
         n, c, d, h, w = (1,) * (5 - len(input_shape or ())) + tuple(input_shape or ())
-        info = VolumeInfo((n, c, d, h, w), np.dtype(np.float32))
-    known = info.geometry if input_file is not None else None
+        geometry = Geometry()
+        if spacing is not None:
+            values, unit = spacing
+            if unit is None:
+                raise click.UsageError("--spacing must have a unit with --input-shape, as in 1,0.5,0.5um")
+            geometry = geometry.with_spacing(values, unit)
+        info = VolumeInfo((n, c, d, h, w), np.dtype(np.float32), geometry)
+    known = info.geometry if info.geometry.unit is not None else None
     weights: Any = kernel
     if kernel is None:
         size = parse_triple("kernel_size", kernel_size, at_least=1)

@@ -19,6 +19,11 @@ def numbers(values: Sequence[int]) -> str:
     return ",".join(str(v) for v in values)
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 block``, ``2 blocks``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def decimals(values: Iterable[float]) -> str:
     """Numbers for people: ``2,0.5,0.333333``."""
     return ",".join(f"{v:.6g}" for v in values)
@@ -34,11 +39,11 @@ def spacing(values: Sequence[float] | None, unit: str | None) -> str:
 def size(count: int) -> str:
     """Bytes for people: ``34.7 MB``."""
     amount = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB", "TB"):
         if amount < 1000:
             return f"{amount:.3g} {unit}"
         amount /= 1000
-    return f"{amount:.3g} TB"
+    return f"{amount:.3g} PB"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

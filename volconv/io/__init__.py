@@ -194,6 +194,7 @@ def create_volume(
     like: VolumeInfo | None = None,
     scaling: Scaling | None = None,
     options: Mapping[str, str] | None = None,
+    copied: bool = False,
     overwrite: bool = False,
     note: str = "",
 ) -> NewVolume:
@@ -216,6 +217,8 @@ def create_volume(
         From the stored values to the real ones, where the format has a place for it (NIfTI).
     options : dict, optional
         Creation options of the format, as ``{"compression": "zlib"}``.
+    copied : bool
+        Whether voxels will be those of ``like``: what its header says of them (display range, slice timing) then stays.
     overwrite : bool
         Whether an existing file may be replaced.
     note : str
@@ -248,6 +251,7 @@ def create_volume(
         like=like,
         scaling=scaling,
         options=options,
+        copied=copied,
         overwrite=overwrite,
         note=note,
     )
@@ -278,6 +282,8 @@ def _existing(path: str | os.PathLike[str]) -> tuple[Path, str | None, Format]:
         return file, key, SLICES
     if not file.exists():
         raise ReadError(f"{path}: no such file")
+    if not file.is_file():
+        raise ReadError(f"{path}: is no regular file")
     form = format_of(file)
     if form is None:
         raise ReadError(f"{path}: the suffix names no known kind of volume (known: {known_suffixes()})")

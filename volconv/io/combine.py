@@ -87,17 +87,20 @@ class Stacked(OpenVolume):
         n, _, d, h, w = first.shape
         self._alike = all((info.dtype, info.scaling) == (first.dtype, first.scaling) for info in infos)
         dtype, scaling = first.dtype, first.scaling
+        notes = dict.fromkeys(note for info in infos for note in info.notes)
         if not self._alike:
             # A slope has more digits than an integer of 16 bits: real values are floats whatever is stored.
             dtype = np.result_type(*(volume_compute_dtype(info.dtype, np.dtype(np.float32)) for info in infos))
             scaling = None
+            kinds = ", ".join(dict.fromkeys(f"{i.dtype}{' with a slope' if i.scaling else ''}" for i in infos))
+            notes[f"stacked files are stored in different ways ({kinds}), taken as {dtype}"] = None
         self.info = replace(
             first,
             shape=(n, self._first[-1], d, h, w),
             dtype=dtype,
             scaling=scaling,
             access=Access(first.access.chunk, any(info.access.spooled for info in infos)),
-            notes=tuple(dict.fromkeys(note for info in infos for note in info.notes)),
+            notes=tuple(notes),
         )
 
     def read(self, region: Region) -> NDArray[Any]:
@@ -148,5 +151,5 @@ def _check_alike(first: Any, first_name: str, other: Any, name: str) -> None:
         raise ShapeError(
             "stacked volumes must have one geometry "
             f"(got {first_name} {first.geometry.in_words()}, {name} {other.geometry.in_words()})",
-            hint="resample one of them, or state --spacing for both",
+            hint="resample one of them onto the other's grid",
         )

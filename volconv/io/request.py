@@ -58,6 +58,7 @@ def make_request(
     like: VolumeInfo | None = None,
     scaling: Scaling | None = None,
     options: Mapping[str, str] | None = None,
+    copied: bool = False,
     overwrite: bool = False,
     note: str = "",
 ) -> tuple[Format, Request, tuple[str, ...]]:
@@ -65,11 +66,15 @@ def make_request(
     form = output_format(path)
     file, key = split_path(path)
     known = form.options or {}
+    if options and not known:
+        raise ParameterError(
+            f"creation options must be left out for {form.title}, which has none (got {next(iter(options))!r})"
+        )
     for name in options or {}:
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             raise ParameterError(
-                f"creation option must be one of {', '.join(known) or 'none'} for {form.title} (got {name!r})",
+                f"creation option must be one of {', '.join(known)} for {form.title} (got {name!r})",
                 hint=f"did you mean {close[0]}?" if close else None,
             )
     if scaling is not None and not form.scaling:
@@ -99,6 +104,7 @@ def make_request(
             time_step=step,
             like=like,
             options=dict(options or {}),
+            copied=copied,
             overwrite=overwrite,
             note="; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part),
         ),

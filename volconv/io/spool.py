@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import os
 import tempfile
 import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from volconv.region import Index5
+
+
+#: One byte of a deflate stream never stands for more than 1032 (RFC 1951: 258 bytes in 2 bits).
+_MOST_PACKED = 1032
 
 
 class Spool:
@@ -89,6 +94,18 @@ def unpacked_copy(stream: BinaryIO, size: int, name: str, *, footer: int = 0) ->
         spool.flush()
         undo.pop_all()
     return spool
+
+
+def check_promise(size: int, file: BinaryIO, name: str) -> None:
+    """Refuse a header that promises more bytes than a gzipped file of this size can hold.
+
+    Raises
+    ------
+    ReadError
+    """
+    most = os.fstat(file.fileno()).st_size * _MOST_PACKED
+    if size > most:
+        raise ReadError(f"{name}: is truncated: {size} bytes of voxels expected, and it can hold at most {most}")
 
 
 def is_gzipped(file: BinaryIO) -> bool:

@@ -153,6 +153,7 @@ def check_target(path: Path, *, overwrite: bool) -> None:
             raise WriteError(
                 f"{path}: the output's folder does not exist (got {final.parent})", hint="create the folder first"
             )
+        _check_writable(path, final.parent)
         try:
             mode = final.stat().st_mode
         except FileNotFoundError:
@@ -170,7 +171,7 @@ def check_folder_target(path: Path) -> None:
 
     Raises
     ------
-    WriteError
+    OutputExistsError, WriteError
         As :class:`FolderTarget`.
     """
     final = Path(os.path.realpath(path))
@@ -179,6 +180,7 @@ def check_folder_target(path: Path) -> None:
             raise WriteError(
                 f"{path}/: the output's folder does not exist (got {final.parent})", hint="create the folder first"
             )
+        _check_writable(path, final.parent)
         try:
             mode = final.stat().st_mode
         except FileNotFoundError:
@@ -186,7 +188,14 @@ def check_folder_target(path: Path) -> None:
         if not stat.S_ISDIR(mode):
             raise WriteError(f"{path}/: is a file, and is not replaced by a folder", hint="name a new folder")
         if next(final.iterdir(), None) is not None:
-            raise WriteError(f"{path}/: is not empty, and a non-empty folder is never replaced", hint="name a new one")
+            raise OutputExistsError(
+                f"{path}/: is not empty, and a non-empty folder is never replaced", hint="name a new one"
+            )
+
+
+def _check_writable(path: Path, folder: Path) -> None:
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise WriteError(f"{path}: cannot be written: its folder takes no new files (got {folder})")
 
 
 @contextlib.contextmanager

@@ -119,6 +119,8 @@ class Request:
         The input's: a file of the same format carries on its header.
     options : dict
         Creation options by name, as text; only names that the format has.
+    copied : bool
+        Voxels will be those of ``like``, so that what its header says of them stays true.
     overwrite : bool
     note : str
         Where the volume comes from, and what of it the format cannot hold; one line.
@@ -133,6 +135,7 @@ class Request:
     time_step: float | None
     like: VolumeInfo | None
     options: Mapping[str, str]
+    copied: bool
     overwrite: bool
     note: str
 

@@ -255,7 +255,7 @@ def _lengths(name: str, text: str, geometry: Geometry, source_name: str) -> list
     if any(float(t) < 0 for t in texts):
         raise ParameterError(f"gaussian {name} must be at least 0 (got {text!r})")
     repeat = 3 // len(texts)
-    in_voxels = f"divide by the voxel size and give it in voxels, without a unit, as in {name}=2"
+    in_voxels = f"state it (--spacing 1,0.5,0.5um), or give {name} in voxels, without a unit, as in {name}=2"
     return [
         float(number) / _spacing(f"{name}={text}", unit, axis, geometry, source_name, in_voxels)
         for axis, (number, unit) in enumerate(zip(texts * repeat, units * repeat, strict=True))

@@ -179,7 +179,9 @@ def _only(file: Any, path: Path) -> Any:
         )
     raise ReadError(
         f"{path}: holds no dataset of {RANKS}" + (f", only {', '.join(names)}{more}" if names else ""),
-        hint=f"name one and its axes, as in {path.name}:{every[0].name} --axes YX" if names else None,
+        hint=f"name one and its axes, as in {path.name}:{every[0].name} --axes {'ZYX'[-every[0].ndim :]}"
+        if names
+        else None,
     )
 
 

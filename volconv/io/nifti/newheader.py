@@ -49,6 +49,9 @@ _IN_PLANE = 0b1111
 #: Intent of a file whose 5th axis is channels: without it ITK takes the file for a volume of five dimensions.
 _VECTOR = 1007
 
+#: Intents whose voxels are several numbers: matrices, displacements, vectors.
+_OF_SEVERAL = (1004, 1005, 1006, _VECTOR)
+
 
 def new_header(request: Request) -> Any:
     """Make nibabel's header of a new file, in native byte order.
@@ -62,10 +65,11 @@ def new_header(request: Request) -> Any:
     was = old.get_data_shape() if old is not None else (1, 1, 1)
     n, c, d, h, w = request.shape
     header.set_data_shape((w, h, d, n, c, 1, 1)[: _rank(request.shape, was)])
-    for name in _STALE_FIELDS:
-        if name in header:
-            header[name] = 0
-    header["dim_info"] = int(header["dim_info"]) & _IN_PLANE
+    if not request.copied:
+        for name in _STALE_FIELDS:
+            if name in header:
+                header[name] = 0
+        header["dim_info"] = int(header["dim_info"]) & _IN_PLANE
     _set_intent(header, c, was)
     _set_steps(header, old, axes, request.time_step)
     if request.like is not None and old is not None:
@@ -131,7 +135,7 @@ def _set_intent(header: Any, channels: int, was: tuple[int, ...]) -> None:
     intent = int(header["intent_code"])
     if channels > 1 and not intent:
         header["intent_code"] = _VECTOR
-    elif channels == 1 and intent == _VECTOR and max(was[4:], default=1) > 1:
+    elif channels == 1 and intent in _OF_SEVERAL and max(was[4:], default=1) > 1:
         header["intent_code"] = 0
 
 

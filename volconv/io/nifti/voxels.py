@@ -15,7 +15,7 @@ from volconv.io.nifti.header import describe, read_header
 from volconv.io.nifti.newheader import FILE_ORDER, new_header, spacing_is_unknown
 from volconv.io.nifti.pair import header_of, is_pair, voxels_of
 from volconv.io.raw import RawFile
-from volconv.io.spool import Spool, is_gzipped, unpacked, unpacked_copy
+from volconv.io.spool import Spool, check_promise, is_gzipped, unpacked, unpacked_copy
 from volconv.io.target import Target, check_target, translated
 from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, Scaling, VolumeInfo
 
@@ -78,9 +78,12 @@ class NiftiSource(OpenVolume):
             gzipped = is_gzipped(self._file)
             self.info = replace(info, access=Access(spooled=gzipped), compression="gzip" if gzipped else None)
             self._raw: RawFile | None = None
-            if not gzipped:
-                self._raw = self._raw_in(self._file, self._layout.offset)
-                self._raw.check_length()
+            raw = self._raw_in(self._file, self._layout.offset)
+            if gzipped:
+                check_promise(raw.nbytes, self._file, self._name)
+            else:
+                raw.check_length()
+                self._raw = raw
             undo.pop_all()
 
     def read(self, region: Region) -> NDArray[Any]:

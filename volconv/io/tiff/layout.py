@@ -47,6 +47,10 @@ class SeriesLayout:
     notes: tuple[str, ...] = ()
 
 
+#: Red, green, blue and what lies behind.
+_COLOURS = 4
+
+
 def layout_of(series: Any, name: str, *, axes: str | None, rgb: bool) -> SeriesLayout:
     """Arrange a series.
 
@@ -80,7 +84,9 @@ def layout_of(series: Any, name: str, *, axes: str | None, rgb: bool) -> SeriesL
         kind = known.get(series.keyframe.photometric, series.keyframe.photometric)
         raise ReadError(
             f"{name}: its pages hold {kept[letters.index('S')]} colour samples a pixel ({kind})",
-            hint="pass --rgb (rgb=True) to take them as channels",
+            hint="pass --rgb (rgb=True) to take them as channels"
+            if kept[letters.index("S")] <= _COLOURS
+            else f"state what they are, as in --axes {letters.replace('S', 'Z')}",
         )
     shape, order = arrange(letters, kept)
     return SeriesLayout(letters, shape, order, _axes_in_page(series, shape, order, name), notes)

@@ -187,7 +187,7 @@ def decoded(series: Any, number: int, name: str, dtype: np.dtype[Any], size: int
     except MemoryError as error:
         raise OutOfMemoryError(f"{name} does not fit in memory (shape {frame.shape}, {dtype})") from error
     except DECODE_ERRORS as error:
-        if "imagecodecs" in str(error):
+        if "imagecodecs" in str(error) or isinstance(error, ImportError):
             raise ReadError(
                 f"{name} is packed by {_packing(frame)}, whose codec is not installed",
                 hint="pip install 'volconv[tiff]'",

@@ -93,6 +93,8 @@ class TiffSource(OpenVolume):
                 check_series(self._tiff, number, self._name, chosen=key is not None, stated=axes is not None)
                 layout = layout_of(series, self._name, axes=axes, rgb=rgb)
                 stated = what_is_stated(self._tiff, number, path.name)
+                if layout.shape[2] == 1:
+                    stated = stated.of_one_slice(path.name)
                 notes = _notes(self._tiff, key, path, None if axes is not None else layout.shape)
                 if is_white_zero(frame):
                     notes = (*notes, f"{path.name} counts from white to black (MINISWHITE); values are as stored")

@@ -48,12 +48,22 @@ _EVEN = 1e-3
 class Stated(NamedTuple):
     """What a file states; ``geometry.unit`` and ``time_step`` (seconds) are None where it does not.
 
-    Without all three of X, Y and Z the spacing counts as unknown, and ``notes`` tell.
+    Without all three of X, Y and Z the spacing counts as unknown, and ``notes`` tell; ``plane`` is what is known then
+    of one slice: Y, X, unit.
     """
 
     geometry: Geometry
     time_step: float | None = None
     notes: tuple[str, ...] = ()
+    plane: tuple[float, float, str] | None = None
+
+    def of_one_slice(self, name: str) -> Stated:
+        """The same for a stack of one slice, where the spacing along Z does not matter."""
+        if self.plane is None:
+            return self
+        h, w, unit = self.plane
+        note = f"{name} states no spacing along Z, of which it has one slice: taken as 1 {unit}"
+        return Stated(Geometry.from_spacing((1.0, h, w), unit), self.time_step, (note,))
 
 
 def what_is_stated(tiff: Any, number: int, name: str) -> Stated:
@@ -119,6 +129,9 @@ def _tagged(series: Any, known: Mapping[str, Any], name: str) -> Stated:
     if not str(series.axes).replace("S", "").endswith("YX"):
         y = x = None  # the tags are of a page's height and width, which are other axes here
     if normal_unit(str(unit)) is None:
+        if of_tags is None and isinstance(spacing, int | float) and {abs(spacing), x, y} != {1.0}:
+            note = f"{name} states a spacing without a unit of length, so it counts as unknown (--spacing says it)"
+            return Stated(Geometry(), step, (note,))
         # A resolution in dots per inch or cm may be real, but says nothing of Z.
         return _complete({"Z": (None, of_tags), "Y": (y, of_tags), "X": (x, of_tags)}, name, step)
     z = abs(spacing) if isinstance(spacing, int | float) else None
@@ -183,7 +196,9 @@ def _complete(
     if d is None and h is None and w is None:
         return Stated(Geometry(), step)
     missing = ", ".join(axis for axis, size in found.items() if size is None)
-    return Stated(Geometry(), step, (f"{name} states no spacing along {missing}, so its spacing counts as unknown",))
+    known = ", ".join(f"{axis} {size:.6g} {first[0]}" for axis, size in found.items() if size is not None)
+    note = f"{name} states no spacing along {missing} (only {known}), so its spacing counts as unknown"
+    return Stated(Geometry(), step, (note,), (h, w, first[0]) if h is not None and w is not None else None)
 
 
 def _size_in(unit: str, value: Any, stated: Any) -> float | None:

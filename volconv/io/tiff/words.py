@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: What ImageJ opens as a hyperstack (its 16-bit signed and half precision readings differ between versions).
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
 
+#: What ImageJ's own reader unpacks; it knows no tiles.
+_IMAGEJ_COMPRESSIONS = (None, "zlib", "lzw", "packbits")
+
 #: ImageJ's order of axes is T, Z, C, Y, X.
 _IMAGEJ_ORDER = (0, 2, 1, 3, 4)
 
@@ -70,6 +73,7 @@ def layout_of(request: Request, packing: Packing) -> Layout:
         return Layout("ome", large, NCDHW)
     # Resolution tags are the only place where ImageJ looks for the spacing of X and Y.
     fits = _known(request.geometry) is None or _resolution(request.geometry) is not None
+    fits = fits and packing.tile is None and packing.compression in _IMAGEJ_COMPRESSIONS
     if request.dtype.name in _IMAGEJ_DTYPES and not large and fits:
         return Layout("imagej", large, _IMAGEJ_ORDER)
     return Layout("plain", large, NCDHW)
@@ -112,8 +116,8 @@ def _imagej_words(request: Request) -> dict[str, Any]:
 
 
 def _ome_words(request: Request) -> dict[str, Any]:
-    # tifffile's identifier is random; this one is the same for the same kind of file.
-    name = f"volconv:{request.shape}:{request.dtype}"
+    # tifffile's identifier is random; this one is the same for the same file made again.
+    name = _clean(f"volconv:{request.path.name}:{request.shape}:{request.dtype}:{request.note}")
     words: dict[str, Any] = {"UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "Creator": "volconv"}
     if (spacing := _known(request.geometry)) is not None:
         unit = {"um": "\u00b5m"}.get(str(request.geometry.unit), request.geometry.unit)
