@@ -16,8 +16,12 @@ import tifffile
 import volconv as library
 from command import ANISO, NUCLEI, ROOT, make_nifti, names, noise, read, volconv
 from volconv.config import KEYS
+from volconv.io import open_volume
 from volconv_cli import apply, options
 
+OBLIQUE = nibabel.affines.from_matvec(
+    nibabel.eulerangles.euler2mat(0.3, -0.2, 0.5) @ np.diag([0.5, 0.75, 2.5]), [1, 2, 3]
+)
 SCHEMA = json.loads((ROOT / "docs" / "report.schema.json").read_text())
 
 
@@ -249,6 +253,66 @@ def test_creation_options_of_a_config_stay_where_others_are_given(capsys):
         assert file.pages[0].is_tiled
         assert file.pages[0].compression == tifffile.COMPRESSION.LZW
     volconv("apply", NUCLEI, "-k", "identity", "-o", "p.tif", "-q", "-v", code=2)
+
+
+def test_a_report_of_a_series_without_spacing(capsys):
+    nibabel.Nifti1Image(np.zeros((4, 5, 6, 3), np.uint8), np.eye(4)).to_filename("a.nii")
+    with open_volume("a.nii") as volume:
+        assert volume.info.time_step == 1.0
+    volconv("apply", "a.nii", "-k", "identity", "-o", "o.nii", "--json", "-q")
+    (run,) = checked(capsys.readouterr().out)
+    assert run["source"]["time_step"] == run["target"]["time_step"] == 1.0
+    volconv("apply", NUCLEI, "-k", "identity", "-o", "o.tif", "--json", "-q")
+    (run,) = checked(capsys.readouterr().out)
+    for volume in (run["source"], run["target"]):
+        assert volume["time_step"] is None
+        assert volume["geometry"]["unit"] is volume["geometry"]["spacing"] is volume["geometry"]["origin"] is None
+
+
+def test_what_a_header_says_is_carried_on_and_a_slope_where_the_dtype_is_the_same():
+    stored = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    image = nibabel.Nifti1Image(stored, OBLIQUE)
+    image.header["descrip"] = b"of my own"
+    image.header["intent_code"] = 1002
+    image.header.set_xyzt_units("mm")
+    image.to_filename("in.nii")
+    content = bytearray(Path("in.nii").read_bytes())
+    content[112:120] = np.array([0.5, 10], "<f4").tobytes()
+    Path("in.nii").write_bytes(content)
+    volconv("apply", "in.nii", "-k", "identity", "-o", "o.nii", "--dtype", "same")
+    header = nibabel.load("o.nii").header
+    assert header["descrip"].item() == b"of my own"
+    assert header["intent_code"] == 1002
+    assert header.get_data_dtype() == np.int16
+    kept = nibabel.load("o.nii").dataobj
+    assert (kept.slope, kept.inter) == (0.5, 10)
+    np.testing.assert_array_equal(np.asarray(nibabel.load("o.nii").dataobj), stored * 0.5 + 10)
+    volconv("apply", "in.nii", "-k", "identity", "-o", "p.nii")
+    np.testing.assert_array_equal(np.asarray(nibabel.load("p.nii").dataobj), stored * 0.5 + 10)
+    real = nibabel.load("p.nii").dataobj
+    assert (real.slope, real.inter) == (1, 0)
+
+
+def test_blocks_end_between_the_chunks_of_the_output(monkeypatch):
+    make_nifti("in.nii", noise((40, 16, 16)))
+    monkeypatch.setattr(
+        library.plan.make_plan, "__kwdefaults__", library.plan.make_plan.__kwdefaults__ | {"block_bytes": 30000}
+    )
+    for chunks, ends in (("4,8,8", 4), ("none", 1)):
+        report = library.apply("in.nii", "o.h5", "box:size=3", padding=1, options={"chunks": chunks}, overwrite=True)
+        starts = [block.start[2] for block in report.plan.blocks]
+        assert len(starts) > 2
+        assert all(start % ends == 0 for start in starts)
+        thickness = starts[1]
+        voxel = 4 + 4  # a stored voxel read, and one written
+        assert thickness * 16 * 16 * voxel <= 30000
+    assert thickness % 4  # without chunks a block ends where the bytes do
+
+
+def test_a_folder_gives_its_name_to_its_output():
+    volconv("convert", NUCLEI, "slices/", "-q")
+    volconv("apply", "slices", "-k", "identity", "-o", "{stem}_same{ext}", "-q")
+    assert len(names("slices_same")) == 31
 
 
 def test_every_option_has_a_key():

@@ -45,7 +45,7 @@ def test_every_key(tmp_path):
         channel = 2
         rgb = true
         stack = true
-        co = {compression = "zlib", tile = [256, 256], level = 4, shuffle = true}
+        co = {compression = "zlib", tile = [256, 256], level = 4, shuffle = true, predictor = false}
         report = "r.json"
         json = true
         dry-run = true
@@ -75,7 +75,7 @@ def test_every_key(tmp_path):
         "channel": "2",
         "rgb": True,
         "stack": True,
-        "co": ["compression=zlib", "tile=256,256", "level=4", "shuffle=yes"],
+        "co": ["compression=zlib", "tile=256,256", "level=4", "shuffle=yes", "predictor=no"],
         "report": f"{tmp_path}/r.json",
         "json": True,
         "dry-run": True,
