@@ -214,7 +214,7 @@ def test_one_line_and_a_code(capsys, case):
 def test_a_folder_that_cannot_be_written(capsys):
     unwritable()
     volconv("apply", "in.nii", "-k", "identity", "-o", "locked/o.nii", code=1)
-    assert "locked/o.nii: cannot be written: Permission denied" in capsys.readouterr().err
+    assert "locked/o.nii: cannot be written: its folder takes no new files" in capsys.readouterr().err
 
 
 def test_the_message_of_a_folder_that_cannot_be_written(capsys, monkeypatch):

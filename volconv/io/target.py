@@ -147,17 +147,9 @@ def check_target(path: Path, *, overwrite: bool) -> None:
     OutputExistsError, WriteError
         As :class:`Target`.
     """
-    final = Path(os.path.realpath(path))
-    with translated(path):
-        if not final.parent.is_dir():
-            raise WriteError(
-                f"{path}: the output's folder does not exist (got {final.parent})", hint="create the folder first"
-            )
-        _check_writable(path, final.parent)
-        try:
-            mode = final.stat().st_mode
-        except FileNotFoundError:
-            return
+    mode = _mode_there(path, str(path))
+    if mode is None:
+        return
     if stat.S_ISDIR(mode):
         raise WriteError(f"{path}: is a folder, and a folder is never replaced", hint="name a file")
     if not stat.S_ISREG(mode):
@@ -174,28 +166,33 @@ def check_folder_target(path: Path) -> None:
     OutputExistsError, WriteError
         As :class:`FolderTarget`.
     """
+    mode = _mode_there(path, f"{path}/")
+    if mode is None:
+        return
+    if not stat.S_ISDIR(mode):
+        raise WriteError(f"{path}/: is a file, and is not replaced by a folder", hint="name a new folder")
+    with translated(path):
+        empty = next(Path(os.path.realpath(path)).iterdir(), None) is None
+    if not empty:
+        raise OutputExistsError(
+            f"{path}/: is not empty, and a non-empty folder is never replaced", hint="name a new one"
+        )
+
+
+def _mode_there(path: Path, shown: str) -> int | None:
+    """Mode of what is there already; a folder in which nothing can be made is refused."""
     final = Path(os.path.realpath(path))
     with translated(path):
         if not final.parent.is_dir():
             raise WriteError(
-                f"{path}/: the output's folder does not exist (got {final.parent})", hint="create the folder first"
+                f"{shown}: the output's folder does not exist (got {final.parent})", hint="create the folder first"
             )
-        _check_writable(path, final.parent)
+        if not os.access(final.parent, os.W_OK | os.X_OK):
+            raise WriteError(f"{shown}: cannot be written: its folder takes no new files (got {final.parent})")
         try:
-            mode = final.stat().st_mode
+            return final.stat().st_mode
         except FileNotFoundError:
-            return
-        if not stat.S_ISDIR(mode):
-            raise WriteError(f"{path}/: is a file, and is not replaced by a folder", hint="name a new folder")
-        if next(final.iterdir(), None) is not None:
-            raise OutputExistsError(
-                f"{path}/: is not empty, and a non-empty folder is never replaced", hint="name a new one"
-            )
-
-
-def _check_writable(path: Path, folder: Path) -> None:
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise WriteError(f"{path}: cannot be written: its folder takes no new files (got {folder})")
+            return None
 
 
 @contextlib.contextmanager
