@@ -85,12 +85,6 @@ def good(name="in.nii"):
     make_nifti(name, noise())
 
 
-def unwritable():
-    good()
-    Path("locked").mkdir()
-    Path("locked").chmod(0o500)
-
-
 PALETTE = {"photometric": "palette", "colormap": np.zeros((3, 256), np.uint16)}
 IN, H5, TIF = ["in.nii"], ["in.h5"], ["in.tif"]
 
@@ -210,11 +204,16 @@ def test_one_line_and_a_code(capsys, case):
     assert f"\n  {code}  " in exits.HELP
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(capsys):
-    unwritable()
-    volconv("apply", "in.nii", "-k", "identity", "-o", "locked/o.nii", code=1)
-    assert "locked/o.nii: cannot be written: its folder takes no new files" in capsys.readouterr().err
+@pytest.mark.parametrize("output", ["locked/o.nii", "locked/o/"])
+@pytest.mark.parametrize("dry", [[], ["-n"]])
+def test_a_folder_that_cannot_be_written(capsys, monkeypatch, output, dry):
+    good()
+    Path("locked").mkdir()
+    may = os.access  # asked in this way because to root nothing is denied
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).endswith("locked") and may(path, mode))
+    volconv("apply", "in.nii", "-k", "identity", "-o", output, *dry, code=1)
+    assert f"{output}: cannot be written: its folder takes no new files (got " in capsys.readouterr().err
+    assert names("locked") == []
 
 
 def test_the_message_of_a_folder_that_cannot_be_written(capsys, monkeypatch):
