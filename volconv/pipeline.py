@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.dtypes import convert
-from volconv.engines import get_engine
+from volconv.engines import SLACK_BYTES, get_engine
 from volconv.engines.cpu.workers import Workers
-from volconv.engines.planar import planar_bias, planar_params, planar_weight
+from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
 from volconv.padding import FILL, Piece, padded_axes, read_block
 from volconv.region import Region
@@ -142,8 +142,7 @@ class _Convolution:
 
         weight = convert("weight", weight, plan.compute_dtype)
         bias = convert("bias", np.zeros(plan.params.out_channels) if bias is None else bias, plan.compute_dtype)
-        params, shape = plan.params, plan.output_shape
-        scaling, fill = source.info.scaling, params.padding_value
+        scaling, fill = source.info.scaling, plan.params.padding_value
         # What a block is made of: which part of a voxel, what pads it, how it is scaled.
         self._parts: tuple[tuple[Callable[[Any], Any], complex, Scaling | None], ...] = (
             ((lambda v: v), fill, scaling),
@@ -151,11 +150,10 @@ class _Convolution:
         if plan.is_complex:
             imaginary = None if scaling is None else scaling.without_intercept()
             self._parts = ((np.real, np.real(fill), scaling), (_imaginary, np.imag(fill), imaginary))
-            params, weight, bias = planar_params(params), planar_weight(weight), planar_bias(bias)
-            shape = (shape[0], params.out_channels, *shape[2:])
+            weight, bias = planar_weight(weight), planar_bias(bias)
         self._dtype = weight.dtype
         self.engine = get_engine(plan.algorithm)
-        self._prepared = self.engine.prepare(params, weight, bias, shape)
+        self._prepared = self.engine.prepare(plan.problem, weight, bias)
 
     def read(self, block: Region) -> _Stored:
         """Read what a block of outputs needs; a view where the source is memory."""
@@ -274,6 +272,6 @@ class _Scratch:
         """An array of this shape, with whatever it held before."""
         size = int(np.prod(shape))
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size, dtype)
+        if buffer is None or buffer.size < size + SLACK_BYTES // dtype.itemsize or buffer.dtype != dtype:
+            buffer = self._buffers[name] = np.empty(size + SLACK_BYTES // dtype.itemsize, dtype)
         return buffer[:size].reshape(shape)

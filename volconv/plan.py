@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines import get_engine
+from volconv.engines import Problem, get_engine
 from volconv.engines.cpu.plan import choose
 from volconv.engines.cpu.workers import thread_count
 from volconv.engines.planar import planar_params
@@ -16,6 +16,7 @@ from volconv.shapes import full_output_shape
 from volconv.tiling import io_blocks, item_shape
 
 if TYPE_CHECKING:
+    from volconv.engines.factors import Factors
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
@@ -27,7 +28,7 @@ BLOCK_BYTES = 128 << 20
 class Plan:
     """Everything that is decided before a voxel is read, as plain data.
 
-    The bits of the result depend on the first five fields alone.
+    The bits of the result depend on the first six fields alone.
 
     Parameters
     ----------
@@ -35,6 +36,8 @@ class Plan:
     input_shape, output_shape : tuple of 5 ints
         (N, C, D, H, W).
     compute_dtype : numpy.dtype
+    factors : Factors or None
+        What the weights are a product of, if they are.
     algorithm : str
     candidates : dict
         Predicted seconds on one thread by algorithm.
@@ -50,6 +53,7 @@ class Plan:
     input_shape: Index5
     output_shape: Index5
     compute_dtype: np.dtype[Any]
+    factors: Factors | None
     algorithm: str
     candidates: dict[str, float]
     threads: int
@@ -62,6 +66,22 @@ class Plan:
         """Whether real and imaginary parts are computed as channels of a real convolution."""
         return self.compute_dtype.kind == "c"
 
+    @property
+    def problem(self) -> Problem:
+        """What the algorithm is given to solve."""
+        return real_problem(self.params, self.output_shape, self.compute_dtype, self.factors)
+
+
+def real_problem(
+    params: Conv3dParams, output_shape: Index5, compute_dtype: np.dtype[Any], factors: Factors | None
+) -> Problem:
+    """A convolution as algorithms see it: real."""
+    if compute_dtype.kind == "c":
+        params = planar_params(params)
+        output_shape = (output_shape[0], params.out_channels, *output_shape[2:])
+        compute_dtype = np.empty(0, compute_dtype).real.dtype
+    return Problem(params, output_shape, compute_dtype, factors)
+
 
 def make_plan(
     params: Conv3dParams,
@@ -69,6 +89,7 @@ def make_plan(
     compute_dtype: np.dtype[Any],
     *,
     algorithm: str = "auto",
+    factors: Factors | None = None,
     threads: int | None = None,
     voxel_bytes: tuple[int, int] = (0, 0),
     chunk_depth: int = 1,
@@ -83,6 +104,8 @@ def make_plan(
     input_shape : tuple of 5 ints
     compute_dtype : numpy.dtype
     algorithm : str
+    factors : Factors, optional
+        What the weights are a product of.
     threads : int, optional
         One for each core by default.
     voxel_bytes : tuple of 2 ints
@@ -98,15 +121,17 @@ def make_plan(
     ShapeError, ParameterError
     """
     output_shape = full_output_shape(input_shape, params)
-    real_params, real_dtype = params, compute_dtype
-    if compute_dtype.kind == "c":
-        real_params, real_dtype = planar_params(params), np.empty(0, compute_dtype).real.dtype
-    real_output = (output_shape[0], real_params.out_channels, *output_shape[2:])
-    choice = choose(algorithm, real_params, real_output, real_dtype)
-    needs = get_engine(choice.algorithm).needs(real_params, real_output, real_dtype)
+    problem = real_problem(params, output_shape, compute_dtype, factors)
+    choice = choose(algorithm, problem)
+    needs = get_engine(choice.algorithm).needs(problem)
     count = thread_count(threads)
     groups, box = item_shape(
-        real_output, real_params, needs.grid, real_dtype.itemsize, item_bytes or needs.block_bytes, count
+        problem.output_shape,
+        problem.params,
+        needs.grid,
+        problem.dtype.itemsize,
+        item_bytes or needs.block_bytes,
+        count,
     )
     if voxel_bytes == (0, 0):
         blocks = [Region.whole(output_shape)] if output_shape[0] else []
@@ -118,6 +143,7 @@ def make_plan(
         input_shape=input_shape,
         output_shape=output_shape,
         compute_dtype=compute_dtype,
+        factors=factors,
         algorithm=choice.algorithm,
         candidates=choice.candidates,
         threads=count,

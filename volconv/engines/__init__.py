@@ -11,8 +11,35 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from volconv.engines.factors import Factors
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
+
+
+#: Memory that may be read, whatever it holds, behind the end of a block: vectors of data reach a little too far.
+SLACK_BYTES = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """All that an algorithm may look at to say what it can do, at what cost, and how.
+
+    Parameters
+    ----------
+    params : Conv3dParams
+        Of a real convolution: complex ones are made real by :mod:`volconv.engines.planar`.
+    output_shape : tuple of 5 ints
+        Of the whole volume, (N, C_out, D, H, W).
+    dtype : numpy.dtype
+        Compute dtype, which is real.
+    factors : Factors, optional
+        What the weights are a product of, if they are.
+    """
+
+    params: Conv3dParams
+    output_shape: Index5
+    dtype: np.dtype[Any]
+    factors: Factors | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +67,8 @@ class Prepared(Protocol):
         Parameters
         ----------
         block : (G*C_in/groups, D, H, W) array
-            Padded input of G neighbouring groups, C-contiguous, in the compute dtype.
+            Padded input of G neighbouring groups, C-contiguous, in the compute dtype; :data:`SLACK_BYTES` of memory
+            follow it.
         out : (G*C_out/groups, d, h, w) array
             Receives the result; any strides.
         first_group : int
@@ -50,29 +78,30 @@ class Prepared(Protocol):
 
 
 class Engine(Protocol):
-    """One algorithm. Everything it says depends on parameters, shapes and dtype alone."""
+    """One algorithm. Everything it says depends on the problem alone."""
 
     name: str
 
-    def supports(self, params: Conv3dParams, dtype: np.dtype[Any]) -> str | None:
+    def supports(self, problem: Problem) -> str | None:
         """None where it can do this; otherwise why not."""
         ...
 
-    def cost(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> float:
+    def cost(self, problem: Problem) -> float:
         """Predicted seconds on one thread of the machine that the constants were measured on."""
         ...
 
-    def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:
+    def needs(self, problem: Problem) -> Needs:
         """See :class:`Needs`."""
         ...
 
-    def prepare(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any], output_shape: Index5) -> Prepared:
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
         """Do once all that depends on the weights alone (compilation too).
 
         Parameters
         ----------
+        problem : Problem
         weight : (C_out, C_in/groups, kD, kH, kW) array
-            In the compute dtype, which is real: complex convolutions are made real by :mod:`volconv.engines.planar`.
+            In the compute dtype.
         bias : (C_out,) array
             In the compute dtype.
         """

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import Needs
-from volconv.engines.cpu.flat import FlatTaps, flat_output
-from volconv.shapes import multiply_adds, taps
+from volconv.engines.cpu.flat import Flattener, TapPlaces, flat_output
+from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
+    from volconv.engines import Problem
     from volconv.params import Conv3dParams
     from volconv.region import Index5
 
@@ -36,12 +37,13 @@ class Direct:
 
     name = "direct"
 
-    def supports(self, params: Conv3dParams, dtype: np.dtype[Any]) -> str | None:  # noqa: ARG002  # the protocol's signature
+    def supports(self, problem: Problem) -> str | None:  # noqa: ARG002  # the protocol's signature
         """Everything."""
         return None
 
-    def cost(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> float:
+    def cost(self, problem: Problem) -> float:
         """Multiply-adds at the measured rate, and the memory traffic."""
+        params, output_shape, dtype = problem.params, problem.output_shape, problem.dtype
         per_group = params.out_channels // params.groups
         fours = per_group - per_group % 4
         share = fours / per_group
@@ -49,20 +51,15 @@ class Direct:
         voxels = math.prod(output_shape) * (1 + params.in_channels / params.out_channels * math.prod(params.stride))
         return (multiply_adds(output_shape, params) * seconds + voxels * SECONDS_PER_VOXEL) * dtype.itemsize / 4
 
-    def needs(self, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Needs:  # noqa: ARG002  # the protocol's signature
+    def needs(self, problem: Problem) -> Needs:
         """No grid: a sum's order is that of its taps, wherever the block lies."""
         # A strided block is held twice, as it is and split into phases.
-        return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES if params.stride == (1, 1, 1) else BLOCK_BYTES // 2)
+        strided = problem.params.stride != (1, 1, 1)
+        return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES // 2 if strided else BLOCK_BYTES)
 
-    def prepare(
-        self,
-        params: Conv3dParams,
-        weight: NDArray[Any],
-        bias: NDArray[Any],
-        output_shape: Index5,  # noqa: ARG002  # the protocol's signature
-    ) -> PreparedDirect:
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedDirect:
         """See :meth:`volconv.engines.Engine.prepare`."""
-        return PreparedDirect(params, weight, bias)
+        return PreparedDirect(problem.params, weight, bias, problem.output_shape)
 
     def session(self) -> AbstractContextManager[None]:
         """Nothing to hold."""
@@ -72,24 +69,27 @@ class Direct:
 class PreparedDirect:
     """See :class:`volconv.engines.Prepared`."""
 
-    def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        from volconv.engines.cpu.direct_kernels import DEPTH, RUN, compiled_correlate
+    def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any], output_shape: Index5) -> None:
+        from volconv.engines.cpu.correlation import Correlation
 
-        per_group = params.out_channels // params.groups
-        self._weight = np.ascontiguousarray(weight).reshape(params.groups, per_group * taps(params))
-        self._bias = np.ascontiguousarray(bias).reshape(params.groups, per_group)
-        self._flat = FlatTaps(params, weight.dtype)
-        kd, layers = params.kernel_size[0], params.in_channels // params.groups * params.kernel_size[0]
-        neighbours = params.stride[0] == params.dilation[0] == 1
-        self._layers = layers, kd if neighbours else 1
-        self._work = (3, DEPTH, RUN)
-        self._kernel = compiled_correlate(weight.dtype)
+        places = TapPlaces.of(params)
+        self._flattener = Flattener(params, places, weight.dtype)
+        self._rows = params.out_channels // params.groups
+        # Outputs of one channel share what they load along D, or along H where there is no D to speak of.
+        axis = 1 if params.kernel_size[0] == 1 or output_shape[2] < 4 else 0
+        self._groups = [
+            Correlation(places, w, b, axis)
+            for w, b in zip(
+                weight.reshape(params.groups, self._rows, *weight.shape[1:]),
+                bias.reshape(params.groups, self._rows),
+                strict=True,
+            )
+        ]
+        self._sparse = any(group.sparse for group in self._groups)
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
-        work = np.empty(self._work, block.dtype)
-        rows = self._bias.shape[1]
-        for i, (data, pitch, plane, offsets) in enumerate(self._flat.groups(block)):
-            weight, bias = self._weight[first_group + i], self._bias[first_group + i]
-            with flat_output(out[i * rows : (i + 1) * rows]) as (flat, shape, strides):
-                self._kernel(data, pitch, plane, offsets, *self._layers, weight, bias, flat, shape, strides, work)
+        finite = self._sparse and (block.dtype.kind == "i" or bool(np.isfinite(block.sum())))
+        for i, flat in enumerate(self._flattener.groups(block)):
+            with flat_output(out[i * self._rows : (i + 1) * self._rows]) as target:
+                self._groups[first_group + i](flat, target, finite)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from volconv.engines.cpu.direct import Direct
 from volconv.engines.cpu.gemm import Gemm
 from volconv.errors import ParameterError
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from volconv.engines import Engine
-    from volconv.params import Conv3dParams
-    from volconv.region import Index5
+    from volconv.engines import Engine, Problem
 
 _ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Gemm())}
 
@@ -43,29 +39,24 @@ def get(name: str) -> Engine:
     return _ENGINES[name]
 
 
-def choose(algorithm: str, params: Conv3dParams, output_shape: Index5, dtype: np.dtype[Any]) -> Choice:
+def choose(algorithm: str, problem: Problem) -> Choice:
     """Pick the cheapest algorithm that can do this, or check the one asked for.
 
     Parameters
     ----------
     algorithm : str
         One of :data:`ALGORITHMS`.
-    params : Conv3dParams
-    output_shape : tuple of 5 ints
-    dtype : numpy.dtype
-        Real compute dtype.
+    problem : Problem
 
     Raises
     ------
     ParameterError
         No such algorithm, or it cannot do this.
     """
-    reasons = {name: engine.supports(params, dtype) for name, engine in _ENGINES.items()}
+    reasons = {name: engine.supports(problem) for name, engine in _ENGINES.items()}
     if algorithm != "auto":
         get(algorithm)
         if reasons[algorithm] is not None:
             raise ParameterError(f"algorithm={algorithm!r} cannot do this: {reasons[algorithm]}")
-    candidates = {
-        name: engine.cost(params, output_shape, dtype) for name, engine in _ENGINES.items() if reasons[name] is None
-    }
+    candidates = {name: engine.cost(problem) for name, engine in _ENGINES.items() if reasons[name] is None}
     return Choice(min(candidates, key=candidates.__getitem__) if algorithm == "auto" else algorithm, candidates)
