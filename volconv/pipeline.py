@@ -223,14 +223,14 @@ class _Convolution:
         padded = scratch.get("padded", (len(voxels), parts, depth, height, width), self._dtype)
         for i, (part, fill, scaling) in enumerate(self._parts):
             read_block(part(voxels), (d, h, w), padded[:, i], fill, scaling)
-        padded = padded.reshape(-1, depth, height, width)
+        padded = padded[:, 0] if parts == 1 else padded.reshape(-1, *padded.shape[2:])
 
         target = result[item.volume, first * per_out : last * per_out, z0:z1, y0:y1, x0:x1]
         if parts == 1 and target.dtype == self._dtype and self.sink.info.scaling is None:
             self._prepared(padded, target, first)
             return self._counted(target)
         sums = scratch.get("sums", ((last - first) * per_out, parts, *size), self._dtype)
-        self._prepared(padded, sums.reshape(-1, *size), first)
+        self._prepared(padded, sums[:, 0] if parts == 1 else sums.reshape(-1, *size), first)
         values = sums[:, 0]
         if parts == 2:
             values = scratch.get("complex", target.shape, self.plan.compute_dtype)
@@ -269,9 +269,16 @@ class _Scratch:
         self._buffers: dict[str, NDArray[Any]] = {}
 
     def get(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array of this shape, with whatever it held before."""
-        size = int(np.prod(shape))
+        """An array of this shape, with whatever it held before and some memory behind it.
+
+        Long lines begin at multiples of 64 bytes, where most of the vectors that are read from them do, too.
+        """
+        line = 64 // dtype.itemsize
+        pitch = -(-shape[-1] // line) * line if shape[-1] >= 8 * line else shape[-1]
+        size = math.prod(shape[:-1]) * pitch
         buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size + SLACK_BYTES // dtype.itemsize or buffer.dtype != dtype:
-            buffer = self._buffers[name] = np.empty(size + SLACK_BYTES // dtype.itemsize, dtype)
-        return buffer[:size].reshape(shape)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            room = np.empty(size + (SLACK_BYTES + 64) // dtype.itemsize, dtype)
+            first = -room.ctypes.data % 64 // dtype.itemsize
+            buffer = self._buffers[name] = room[first : first + size]
+        return buffer[:size].reshape(*shape[:-1], pitch)[..., : shape[-1]]

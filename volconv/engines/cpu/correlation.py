@@ -11,20 +11,21 @@ An output's taps come in one order, and its sums are parted at the same taps, wh
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from volconv.engines.cpu.simd import compiled_correlate, patterns, tile_shape
+from volconv.engines.cpu.simd import TileShape, compiled_correlate, patterns, tile_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from volconv.engines.cpu.flat import Flat, FlatOutput, TapPlaces
+    from volconv.engines.cpu.flat import Flat, TapPlaces
 
 #: Taps summed in plain order before the sum is added, with compensation, to a total. Each may err by half an epsilon of
 #: the sum of magnitudes; with one for the parts' additions, one for the total and one for the bias, 27 stay under the
@@ -34,13 +35,14 @@ CHAIN = 27
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """Steps of a tile.
+    """Steps of a tile, whatever the weights.
 
     Parameters
     ----------
     places : (steps, 4) array
-        Where each step's data lie: plane (of channel and phase), then D, H, W.
-    weights : (blocks, steps, rows) array
+        Where each step's data lie: volume (of channel and phase), then D, H, W.
+    taps : (steps, rows) array
+        Which tap of its kernel each row takes its weight from; -1 for none.
     segments : (segments, 4) array
         Pattern of rows, first and last step, and rows to flush before it (bits).
     chained : bool
@@ -48,105 +50,135 @@ class Program:
     """
 
     places: NDArray[np.int64]
-    weights: NDArray[Any]
+    taps: NDArray[np.int64]
     segments: NDArray[np.int64]
     chained: bool
 
-    def without_zeros(self) -> Program:
-        """The same sums without steps of zero weights alone: equal where the data are finite."""
-        kept = self.weights.any(axis=(0, 2))
+    def weights(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """Weights (blocks, steps, rows) of (blocks, rows or 1, taps) kernels."""
+        padded = np.concatenate([rows, np.zeros((*rows.shape[:2], 1), rows.dtype)], axis=2)
+        kernel = np.arange(self.taps.shape[1]) if rows.shape[1] > 1 else 0
+        return np.ascontiguousarray(padded[:, kernel, self.taps])
+
+    def only(self, kept: NDArray[np.bool_]) -> Program:
+        """Some of the steps; sums are parted where they were."""
         before = np.concatenate([[0], np.cumsum(kept)])
         segments = self.segments.copy()
         segments[:, 1:3] = before[segments[:, 1:3]]
-        return Program(
-            self.places[kept], np.ascontiguousarray(self.weights[:, kept]), segments, self.chained
-        )
+        return Program(self.places[kept], self.taps[kept], segments, self.chained)
 
 
 class _Builder:
     """Collects steps into segments, and sees to it that no sum grows longer than a chain."""
 
-    def __init__(self, numbers: dict[tuple[int, int], int], chain: int) -> None:
-        self.numbers, self.chain = numbers, chain
-        self.places: list[Any] = []
-        self.weights: list[Any] = []
+    def __init__(self, shape: TileShape, chain: int) -> None:
+        self.rows, self.chain = shape.rows, chain
+        self.numbers = {pattern: i for i, pattern in enumerate(patterns(shape))}
+        self.places: list[NDArray[np.int64]] = []
+        self.taps: list[NDArray[np.int64]] = []
         self.segments: list[list[int]] = []
-        self.length: dict[int, int] = {}
+        self.steps = 0
+        self.length = [0] * shape.rows
 
-    def add(self, low: int, high: int, places: NDArray[np.int64], weights: NDArray[Any]) -> None:
-        """Add steps for rows ``low`` to ``high``; (..., steps, rows) weights are zero elsewhere."""
+    def add(self, low: int, high: int, places: NDArray[np.int64], taps: NDArray[np.int64]) -> None:
+        """Add steps for rows ``low`` to ``high``, which take (steps, high - low) taps."""
         for first in range(0, len(places), self.chain):
-            part = slice(first, first + self.chain)
-            steps = len(places[part])
-            flushed = sum(1 << r for r in range(low, high) if self.length.get(r, 0) + steps > self.chain)
+            part = places[first : first + self.chain]
+            steps = len(part)
+            flushed = sum(1 << r for r in range(low, high) if self.length[r] + steps > self.chain)
             for r in range(low, high):
-                self.length[r] = steps + (0 if flushed >> r & 1 else self.length.get(r, 0))
-            begin = sum(map(len, self.places))
+                self.length[r] = steps + (0 if flushed >> r & 1 else self.length[r])
             pattern = self.numbers[low, high]
             if not flushed and self.segments and self.segments[-1][0] == pattern:
                 self.segments[-1][2] += steps
             else:
-                self.segments.append([pattern, begin, begin + steps, flushed])
-            self.places.append(places[part])
-            self.weights.append(weights[..., part, :])
+                self.segments.append([pattern, self.steps, self.steps + steps, flushed])
+            self.steps += steps
+            self.places.append(part)
+            whole = np.full((steps, self.rows), -1)
+            whole[:, low:high] = taps[first : first + self.chain]
+            self.taps.append(whole)
 
     def program(self) -> Program:
+        segments = np.array(self.segments, dtype=np.int64)
         return Program(
-            np.concatenate(self.places),
-            np.ascontiguousarray(np.concatenate(self.weights, axis=-2)),
-            np.array(self.segments, dtype=np.int64),
-            any(segment[3] for segment in self.segments),
+            np.concatenate(self.places), np.concatenate(self.taps), segments, bool(segments[:, 3].any())
         )
 
 
-def channel_program(places: TapPlaces, weight: NDArray[Any], tall: bool, chain: int) -> Program:
-    """Rows are output channels, as many as the (C_out, C_in, kD, kH, kW) weights have: whole tiles of them."""
-    shape = tile_shape(weight.dtype, tall)
-    builder = _Builder({p: i for i, p in enumerate(patterns(shape))}, chain)
-    weights = weight.reshape(-1, shape.rows, places.taps.reshape(-1, 4).shape[0]).swapaxes(1, 2)
-    builder.add(0, shape.rows, places.taps.reshape(-1, 4), weights)
+def channel_program(places: TapPlaces, shape: TileShape, chain: int) -> Program:
+    """Rows are output channels."""
+    builder = _Builder(shape, chain)
+    where = places.taps.reshape(-1, 4)
+    taps = np.broadcast_to(np.arange(len(where))[:, None], (len(where), shape.rows))
+    builder.add(0, shape.rows, where, taps)
     return builder.program()
 
 
-def neighbour_program(places: TapPlaces, weight: NDArray[Any], axis: int, rows: int, chain: int) -> Program:
-    """Rows are neighbours along an axis (0 is D, 1 is H); (C_in, kD, kH, kW) weights of one output channel."""
-    shape = tile_shape(weight.dtype, tall=False)
-    builder = _Builder({p: i for i, p in enumerate(patterns(shape))}, chain)
-    taps = np.moveaxis(places.taps, 1 + axis, 1)  # (C_in, layers, ..., 4)
-    weight = np.moveaxis(weight, 1 + axis, 1)
+def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int, chain: int) -> Program:
+    """Rows, so many of a tile's, are neighbours along an axis (0 is D, 1 is H)."""
+    builder = _Builder(shape, chain)
+    size = places.taps.shape[:4]
+    number = np.moveaxis(np.arange(math.prod(size)).reshape(size), 1 + axis, 1)
+    where = np.moveaxis(places.taps, 1 + axis, 1)  # (C_in, layers, ..., 4)
     step = np.zeros(4, np.int64)
     step[1 + axis] = places.neighbour[axis]
-    for c in range(len(taps)):
+    for c in range(size[0]):
         for layers in places.layers[axis]:  # those of one phase, each one ``step`` after the other
             for i in range(len(layers) + rows - 1):
                 low, high = max(0, i - len(layers) + 1), min(rows, i + 1)
-                where = taps[c, layers[0]].reshape(-1, 4) + i * step
-                weights = np.zeros((len(where), shape.rows), weight.dtype)
-                for r in range(low, high):
-                    weights[:, r] = weight[c, layers[i - r]].reshape(-1)
-                builder.add(low, high, where, weights[None])
+                taps = np.stack([number[c, layers[i - r]].reshape(-1) for r in range(low, high)], axis=1)
+                builder.add(low, high, where[c, layers[0]].reshape(-1, 4) + i * step, taps)
     return builder.program()
 
 
-class _Unit(NamedTuple):
-    """Output channels of one group that are computed together."""
+class _Ready(NamedTuple):
+    """A program with the weights of each group."""
 
-    first: int
-    count: int  # 1: tiles are of neighbours
-    loop: Callable[..., None]
-    bias: NDArray[Any]
-    program: Callable[[int, bool], Program]  # for so many rows; with or without zeros
+    program: Program
+    weights: NDArray[Any]
+
+
+class _Unit:
+    """Output channels of a group that are computed together: their programs, by rows of a tile, and weights."""
+
+    def __init__(self, first: int, count: int, shape: TileShape, weight: NDArray[Any], bias: NDArray[Any]) -> None:
+        self.first, self.count, self.shape = first, count, shape
+        self.loop = compiled_correlate(weight.dtype, shape)
+        groups, taps = len(weight), math.prod(weight.shape[2:])
+        rows = shape.rows if count > 1 else 1
+        self._kernels = weight[:, first : first + count].reshape(groups, -1, rows, taps)
+        blocks = np.broadcast_to(
+            bias[:, first : first + count].reshape(groups, -1, rows), (groups, count // rows, shape.rows)
+        )
+        self.bias = np.array(blocks)
+        self._ready: dict[tuple[int, int | None], _Ready] = {}
+
+    def ready(self, rows: int, group: int | None, make: Callable[[int], Program]) -> _Ready:
+        """The program for so many rows: all groups', or one group's own without its zeros."""
+        found = self._ready.get((rows, group))
+        if found is None:
+            if group is None:
+                program = make(rows)
+                weights = np.stack([program.weights(kernels) for kernels in self._kernels])
+                found = _Ready(program, weights)
+            else:
+                dense = self.ready(rows, None, make)
+                kept = dense.weights[group].any(axis=(0, 2))
+                found = _Ready(dense.program.only(kept), np.ascontiguousarray(dense.weights[group][:, kept])[None])
+            self._ready[rows, group] = found
+        return found
 
 
 class Correlation:
-    """Valid correlation of flat data with the weights of one group.
+    """Valid correlation of data in memory with the weights of several groups.
 
     Parameters
     ----------
     places : TapPlaces
-    weight : (C_out, C_in, kD, kH, kW) array
-        In the dtype of the data, which is real.
-    bias : (C_out,) array
+    weight : (groups, C_out, C_in, kD, kH, kW) array
+        C_out and C_in of one group; in the dtype of the data, which is real.
+    bias : (groups, C_out) array
     axis : int
         Along which outputs of one channel share a tile: 0 is D, 1 is H.
     chain : int
@@ -158,98 +190,98 @@ class Correlation:
     ) -> None:
         if weight.dtype.kind == "i":
             chain = weight.size  # integers are exact
-        self._axis, self._step = axis, places.neighbour[axis]
+        self._places, self._axis, self._chain = places, axis, chain
+        self._step, self._itemsize = places.neighbour[axis], weight.itemsize
         low, high = (tile_shape(weight.dtype, tall) for tall in (False, True))
-        self._rows, self._width = low.rows, low.width
-        tall = high != low and len(weight) >= high.rows
-        rows = high.rows if tall else low.rows
-        together = len(weight) // rows * rows
         self._units = []
+        shape = high if weight.shape[1] >= high.rows else low
+        together = weight.shape[1] // shape.rows * shape.rows
         if together:
-
-            @cache
-            def channels(_rows: int, sparse: bool) -> Program:
-                return channels(0, False).without_zeros() if sparse else channel_program(
-                    places, weight[:together], tall, chain
-                )  # fmt: skip
-
-            blocks = np.ascontiguousarray(bias[:together].reshape(-1, rows))
-            self._units.append(_Unit(0, together, compiled_correlate(weight.dtype, tall), blocks, channels))
-        for c in range(together, len(weight)):
-
-            @cache
-            def neighbours(rows: int, sparse: bool, c: int = c) -> Program:
-                dense = neighbour_program(places, weight[c], axis, rows, chain)
-                return dense.without_zeros() if sparse else dense
-
-            loop = compiled_correlate(weight.dtype, False)
-            self._units.append(_Unit(c, 1, loop, np.full((1, low.rows), bias[c], weight.dtype), neighbours))
+            self._units.append(_Unit(0, together, shape, weight, bias))
+        self._units += [_Unit(c, 1, low, weight, bias) for c in range(together, weight.shape[1])]
         #: Whether it pays to leave out zero weights.
-        self.sparse = any(
-            4 * len(u.program(self._rows, True).places) <= 3 * len(u.program(self._rows, False).places)
-            for u in self._units
-        )
+        self.sparse = 2 * np.count_nonzero(weight) < weight.size
         self._offsets: dict[Any, NDArray[np.int64]] = {}
 
-    def __call__(self, flat: Flat, out: FlatOutput, finite: bool) -> None:
-        """Correlate one block.
+    def __call__(self, group: int, data: Flat, out: Flat, shape: tuple[int, ...], finite: bool) -> None:
+        """Correlate one block of one group.
 
         Parameters
         ----------
-        flat : Flat
-            The block of one group.
-        out : FlatOutput
+        group : int
+        data, out : Flat
+            The group's block, readable for a tile's width beyond it, and where its outputs go.
+        shape : tuple of 3 ints
+            Outputs (D, H, W).
         finite : bool
             Whether the data are all finite, so that zero weights may be left out.
         """
-        (_, plane, pitch, _), (_, depth, height, width) = flat.strides, out.shape
+        depth, height, width = shape
+        _, plane, pitch, _ = data.strides
+        out_volume, out_plane, out_pitch, _ = out.strides
+        planes = _Tiles(depth, plane, out_plane)
         for unit in self._units:
-            target = out.data[unit.first * out.strides[0] :]
+            target = out.volume(unit.first, self._itemsize).address
+            lines = _Lines(height, width, pitch, out_pitch)
             if unit.count > 1:
-                lines = _Lines(height, width, pitch, out.strides[2])
-                tiles = _Tiles(unit.count, 0, out.strides[0])
-                self._run(unit, finite, flat, target, _Tiles(depth, plane, out.strides[1]), tiles, lines)
+                channels = _Tiles(unit.count, 0, out_volume)
+                self._run(unit, group, finite, data, data.address, target, planes, channels, lines)
                 continue
-            along, across = _Tiles(depth, plane, out.strides[1]), _Lines(height, width, pitch, out.strides[2])
+            along, rows = planes, unit.shape.rows
             if self._axis == 1:
-                along, across = (
-                    _Tiles(height, pitch, out.strides[2]),
-                    _Lines(depth, width, plane, out.strides[1]),
-                )
+                along, lines = _Tiles(height, pitch, out_pitch), _Lines(depth, width, plane, out_plane)
             for start in range(min(self._step, along.count)):  # outputs a step apart see the same places
                 many = -(-(along.count - start) // self._step)
-                whole = many // self._rows * self._rows
+                whole = many // rows * rows
                 for first, count in ((0, whole), (whole, many - whole)):
                     if count:
-                        place = start + first * self._step
+                        place = (start + first * self._step) * self._itemsize
                         tiles = _Tiles(count, self._step * along.stride, self._step * along.out_stride)
-                        begin, rest = flat.data[place * along.stride :], target[place * along.out_stride :]
-                        self._run(unit, finite, flat._replace(data=begin), rest, _Tiles(1, 0, 0), tiles, across)
+                        begin, end = data.address + place * along.stride, target + place * along.out_stride
+                        self._run(unit, group, finite, data, begin, end, _Tiles(1, 0, 0), tiles, lines)
 
     def _run(
-        self, unit: _Unit, finite: bool, flat: Flat, target: NDArray[Any], slices: _Tiles, tiles: _Tiles, lines: _Lines
+        self,
+        unit: _Unit,
+        group: int,
+        finite: bool,
+        data: Flat,
+        begin: int,
+        target: int,
+        slices: _Tiles,
+        tiles: _Tiles,
+        lines: _Lines,
     ) -> None:
-        """All tiles of one unit, ``slices`` one after the other."""
-        rows = min(self._rows, tiles.count)
-        sparse = finite and self.sparse
-        program = unit.program(rows, sparse)
-        key = unit.first, rows, sparse, flat.strides
+        """All tiles of one unit from one address to another, ``slices`` one after the other."""
+        rows = min(unit.shape.rows, tiles.count)
+        own = group if finite and self.sparse else None
+        program, weights = unit.ready(rows, own, lambda rows: self._program(unit, rows))
+        key = unit.count > 1, rows, own, own is not None and unit.first, data.strides
         offsets = self._offsets.get(key)
         if offsets is None:
-            offsets = self._offsets[key] = program.places @ np.array(flat.strides)
+            offsets = self._offsets[key] = program.places @ np.array(data.strides)
         unit.loop(
-            flat.data,
+            begin,
             offsets,
-            program.weights,
-            unit.bias,
+            weights[0 if own is not None else group],
+            unit.bias[group],
             program.segments,
             program.chained,
             target,
             (slices.count, tiles.count, lines.count, lines.width),
             (slices.stride, tiles.stride, lines.stride),
             (slices.out_stride, tiles.out_stride, lines.out_stride),
-            lines.joined(self._width),
+            lines.joined(unit.shape.width),
         )
+
+    def _program(self, unit: _Unit, rows: int) -> Program:
+        if unit.count > 1:
+            return channel_program(self._places, unit.shape, self._chain)
+        return self._neighbours(rows, unit.shape)
+
+    @cache  # noqa: B019  # shared by all channels
+    def _neighbours(self, rows: int, shape: TileShape) -> Program:
+        return neighbour_program(self._places, shape, self._axis, rows, self._chain)
 
 
 class _Tiles(NamedTuple):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import Needs
-from volconv.engines.cpu.flat import Flattener, TapPlaces, flat_output
+from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of
 from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
@@ -73,23 +73,30 @@ class PreparedDirect:
         from volconv.engines.cpu.correlation import Correlation
 
         places = TapPlaces.of(params)
-        self._flattener = Flattener(params, places, weight.dtype)
+        self._phases = Phases(params, places, weight.dtype)
         self._rows = params.out_channels // params.groups
         # Outputs of one channel share what they load along D, or along H where there is no D to speak of.
         axis = 1 if params.kernel_size[0] == 1 or output_shape[2] < 4 else 0
-        self._groups = [
-            Correlation(places, w, b, axis)
-            for w, b in zip(
-                weight.reshape(params.groups, self._rows, *weight.shape[1:]),
-                bias.reshape(params.groups, self._rows),
-                strict=True,
-            )
-        ]
-        self._sparse = any(group.sparse for group in self._groups)
+        self._correlation = Correlation(
+            places,
+            weight.reshape(params.groups, self._rows, *weight.shape[1:]),
+            bias.reshape(params.groups, self._rows),
+            axis,
+        )
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
-        finite = self._sparse and (block.dtype.kind == "i" or bool(np.isfinite(block.sum())))
-        for i, flat in enumerate(self._flattener.groups(block)):
-            with flat_output(out[i * self._rows : (i + 1) * self._rows]) as target:
-                self._groups[first_group + i](flat, target, finite)
+        finite = self._correlation.sparse and (block.dtype.kind == "i" or bool(np.isfinite(block.sum())))
+        block = self._phases(block)
+        groups = len(out) // self._rows
+        channels = len(block) // groups
+        with lines_of(out) as target:
+            data, outputs = Flat.of(block), Flat.of(target)
+            for i in range(groups):
+                self._correlation(
+                    first_group + i,
+                    data.volume(i * channels, block.itemsize),
+                    outputs.volume(i * self._rows, block.itemsize),
+                    out.shape[1:],
+                    finite,
+                )

@@ -1,7 +1,7 @@
-"""A block as one row of memory in which every tap of a kernel is an offset, whatever stride, dilation and channels.
+"""A block as memory in which every tap of a kernel is an offset, whatever stride, dilation and channels.
 
 A strided block is first split into its phases: within one phase a strided convolution has stride 1. Then output
-``(z, y, x)`` sees tap ``t`` at ``offsets[t] + z*plane + y*pitch + x``.
+``(z, y, x)`` sees each tap at an offset of its own from ``z*plane + y*pitch + x``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from volconv.engines import SLACK_BYTES
 
@@ -26,21 +25,25 @@ if TYPE_CHECKING:
 
 
 class Flat(NamedTuple):
-    """A block of one group as one row of memory, readable a little beyond its end.
+    """Where compiled loops find the data of one group, or put its outputs.
 
-    ``strides`` are distances between neighbours: planes of channels (or of their phases), then outputs along D, H, W.
+    An address, and how many elements apart neighbours lie: volumes of channels (or of their phases), then voxels along
+    D, H, W. Whoever makes one holds the array meanwhile.
     """
 
-    data: NDArray[Any]
+    address: int
     strides: tuple[int, int, int, int]
 
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Flat:
+        """That of a (C, D, H, W) array whose strides are whole elements."""
+        c, d, h, w = array.strides
+        n = array.itemsize
+        return cls(array.__array_interface__["data"][0], (c // n, d // n, h // n, w // n))
 
-class FlatOutput(NamedTuple):
-    """An array (C, D, H, W) to write to as one row of memory, and its strides along C, D and H."""
-
-    data: NDArray[Any]
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    def volume(self, number: int, itemsize: int) -> Flat:
+        """From another channel on."""
+        return Flat(self.address + number * self.strides[0] * itemsize, self.strides)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,8 +88,8 @@ class TapPlaces:
         return cls(np.array(phases, dtype=np.int64), taps, layers, (nd, nh, nw))
 
 
-class Flattener:
-    """Makes blocks flat, whatever the stride.
+class Phases:
+    """Splits blocks into the phases of their strides: within one phase a strided convolution has stride 1.
 
     Parameters
     ----------
@@ -98,7 +101,6 @@ class Flattener:
 
     def __init__(self, params: Conv3dParams, places: TapPlaces, dtype: np.dtype[Any]) -> None:
         self._stride = params.stride
-        self._channels = params.in_channels // params.groups
         self._phases = places.phases
         self._split = None
         if params.stride != (1, 1, 1):
@@ -106,21 +108,14 @@ class Flattener:
 
             self._split = compiled_split_phases(dtype)
 
-    def groups(self, block: NDArray[Any]) -> Iterator[Flat]:
-        """The parts of a (G*C, D, H, W) block that belong to one group each."""
-        shape = block.shape[1:]
-        phases = 1
-        if self._split is not None:
-            shape = tuple(-(-n // s) for n, s in zip(shape, self._stride, strict=True))
-            phases = len(self._phases)
-            split = with_slack((block.shape[0], phases, *shape), block.dtype)
-            self._split(block, self._stride, self._phases, split)
-            block = split
-        depth, height, width = shape
-        volume = depth * height * width
-        data = as_strided(block, (block.size + SLACK_BYTES // block.itemsize,), (block.itemsize,))
-        for first in range(0, block.shape[0], self._channels):
-            yield Flat(data[first * phases * volume :], (volume, height * width, width, 1))
+    def __call__(self, block: NDArray[Any]) -> NDArray[Any]:
+        """A (C, D, H, W) block as (C*phases, d, h, w): itself where there is but one phase."""
+        if self._split is None:
+            return block
+        size = tuple(-(-n // s) for n, s in zip(block.shape[1:], self._stride, strict=True))
+        phases = with_slack((block.shape[0], len(self._phases), *size), block.dtype)
+        self._split(block, self._stride, self._phases, phases)
+        return phases.reshape(-1, *size)
 
 
 def with_slack(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -130,12 +125,14 @@ def with_slack(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
 
 
 @contextmanager
-def flat_output(out: NDArray[Any]) -> Iterator[FlatOutput]:
-    """A (C, D, H, W) array as one row of memory; where its rows are not side by side, a copy, stored on leaving."""
-    ordered = out.strides[3] == out.itemsize and all(s >= 0 and s % out.itemsize == 0 for s in out.strides)
-    target = out if ordered else np.empty(out.shape, out.dtype)
-    strides = tuple(s // out.itemsize for s in target.strides)
-    size = 1 + sum((n - 1) * s for n, s in zip(target.shape, strides, strict=True)) if target.size else 0
-    yield FlatOutput(as_strided(target, (size,), (target.itemsize,)), target.shape, strides[:3])
-    if target is not out:
-        out[...] = target
+def lines_of(out: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """A (C, D, H, W) array whose voxels lie side by side along W, as compiled loops write them.
+
+    Where those of ``out`` do not, it is a copy that is stored on leaving.
+    """
+    if out.strides[3] == out.itemsize and all(s % out.itemsize == 0 for s in out.strides):
+        yield out
+        return
+    copy = np.empty(out.shape, out.dtype)
+    yield copy
+    out[...] = copy

@@ -40,5 +40,5 @@ def compiled_split_phases(dtype: np.dtype[Any]) -> Callable[..., None]:
     real, index = numba.from_dtype(dtype), numba.int64
     return compiled_kernel(
         split_phases,
-        numba.void(real[:, :, :, ::1], numba.types.UniTuple(index, 3), index[:, ::1], real[:, :, :, :, ::1]),
+        numba.void(real[:, :, :, :], numba.types.UniTuple(index, 3), index[:, ::1], real[:, :, :, :, ::1]),
     )

@@ -43,6 +43,7 @@ class TileShape:
         return self.vectors * self.lanes
 
 
+@cache
 def tile_shape(dtype: np.dtype[Any], tall: bool) -> TileShape:
     """The tile that fills this machine's vector registers without spilling.
 
@@ -264,39 +265,37 @@ class _Tile:
 
 
 @intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def _tile(typing_context: Any, data: Any, tall: Any, numbers: Any) -> Any:  # noqa: ARG001  # numba's protocol
-    """One tile as a function that compiled code can call; ``numbers`` is a tuple of integers.
+def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  # noqa: ARG001  # numba's protocol
+    """One tile as a function that compiled code can call.
 
-    They are position in data, then addresses of offsets, weights and program, segments, chained, addresses of
-    work, bias and out, and what :meth:`_Tile.write` takes.
+    The array of weights only tells the dtype. ``numbers`` are integers: addresses of data, offsets, weights and program,
+    segments, chained, addresses of work, bias and out, and what :meth:`_Tile.write` takes.
     """
-    shape = tile_shape(as_dtype(data.dtype), bool(tall.literal_value))
+    shape = tile_shape(as_dtype(weights.dtype), bool(tall.literal_value))
 
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        start, offsets, weights, program, segments, chained, work, bias, out, between, many, column, *row = (
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001  # numba's protocol
+        data, offsets, w, program, segments, chained, work, bias, out, between, many, column, *row = (
             cgutils.unpack_tuple(builder, values[2], 16)
         )
-        array = context.make_array(data)(context, builder, values[0])
-        made = _Tile(context, builder, data.dtype, shape)
-        source = made.offset(builder.ptrtoint(array.data, _LONG), start, made.size)
+        made = _Tile(context, builder, weights.dtype, shape)
         several = builder.icmp_signed("!=", chained, _LONG(0))
         made.clear(work, several)
-        made.run(program, segments, source, offsets, weights, work)
+        made.run(program, segments, data, offsets, w, work)
         made.flush(builder.select(several, _LONG((1 << shape.rows) - 1), _LONG(0)), work)
         made.collect(work, several)
         made.write(out, between, many, bias, column, tuple(row))
         return context.get_dummy_value()
 
-    return types.void(data, tall, numbers), generate
+    return types.void(weights, tall, numbers), generate
 
 
 @cache
-def compiled_correlate(dtype: np.dtype[Any], tall: bool) -> Callable[..., None]:
+def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., None]:
     """The loop over all tiles of a box of outputs, compiled for one dtype.
 
     It takes
 
-    data : (size,) array
+    data : address
         Readable for one tile's width beyond what the outputs need.
     offsets : (steps,) array
     weights : (blocks, steps, rows) array
@@ -305,7 +304,7 @@ def compiled_correlate(dtype: np.dtype[Any], tall: bool) -> Callable[..., None]:
     program : (segments, 4) array
     chained : bool
         Whether the program flushes.
-    out : (size,) array
+    out : address
     shape : tuple of 4 ints
         Outputs: slices, neighbours along the tile's rows, lines, and outputs of a line.
     strides : tuple of 3 ints
@@ -315,7 +314,7 @@ def compiled_correlate(dtype: np.dtype[Any], tall: bool) -> Callable[..., None]:
         Whether the lines of a slice are computed in one run, with what lies between them.
     """
     real, index = numba.from_dtype(dtype), numba.int64
-    tile = tile_shape(dtype, tall)
+    tall = tile.rows > 4
     # Constants of the compiled code, and part of what its cache is kept under.
     rows, width, size, scratch = tile.rows, tile.width, dtype.itemsize, 2 * tile.rows * tile.width
 
@@ -324,46 +323,46 @@ def compiled_correlate(dtype: np.dtype[Any], tall: bool) -> Callable[..., None]:
     ):
         slices, neighbours, lines, line = shape
         blocks, steps = weights.shape[0], weights.shape[1]
-        work = np.empty(scratch, data.dtype)
+        work = np.empty(scratch, weights.dtype)
         runs, rows_left = (1, lines) if joined else (lines, 1)
         run = (rows_left - 1) * strides[2] + line
-        # Blocks of weights: tile by tile, while its data are in L1. One block: line by line, as the output lies.
-        stretch = width if blocks > 1 else run
+        # Blocks of weights: all of them tile by tile, while its data are in L1. One: row by row, as the output lies.
+        together, stretch = (neighbours, width) if blocks > 1 else (rows, run)
         for s in range(slices):
-            for r in range(runs):
-                source = s * strides[0] + r * strides[2]
-                target = out.ctypes.data + (s * out_strides[0] + r * out_strides[2]) * size
-                for begin in range(0, run, stretch):
-                    for n in range(0, neighbours, rows):
-                        block = n // rows if blocks > 1 else 0
-                        for x in range(begin, min(begin + stretch, run), width):
-                            first = x // strides[2]
-                            _tile(
-                                data,
-                                tall,
-                                (
-                                    source + n * strides[1] + x,
-                                    offsets.ctypes.data,
-                                    weights.ctypes.data + block * steps * rows * size,
-                                    program.ctypes.data,
-                                    program.shape[0],
-                                    chained,
-                                    work.ctypes.data,
-                                    bias.ctypes.data + block * rows * size,
-                                    target + (n * out_strides[1] + first * out_strides[2]) * size,
-                                    out_strides[1],
-                                    min(rows, neighbours - n),
-                                    x - first * strides[2],
-                                    line,
-                                    strides[2],
-                                    out_strides[2],
-                                    rows_left - first,
-                                ),
-                            )
+            for n0 in range(0, neighbours, together):
+                for r in range(runs):
+                    source = data + (s * strides[0] + r * strides[2]) * size
+                    target = out + (s * out_strides[0] + r * out_strides[2]) * size
+                    for begin in range(0, run, stretch):
+                        for n in range(n0, min(n0 + together, neighbours), rows):
+                            block = n // rows if blocks > 1 else 0
+                            for x in range(begin, min(begin + stretch, run), width):
+                                first = x // strides[2]
+                                _tile(
+                                    weights,
+                                    tall,
+                                    (
+                                        source + (n * strides[1] + x) * size,
+                                        offsets.ctypes.data,
+                                        weights.ctypes.data + block * steps * rows * size,
+                                        program.ctypes.data,
+                                        program.shape[0],
+                                        chained,
+                                        work.ctypes.data,
+                                        bias.ctypes.data + block * rows * size,
+                                        target + (n * out_strides[1] + first * out_strides[2]) * size,
+                                        out_strides[1],
+                                        min(rows, neighbours - n),
+                                        x - first * strides[2],
+                                        line,
+                                        strides[2],
+                                        out_strides[2],
+                                        rows_left - first,
+                                    ),
+                                )
 
     triple, four = types.UniTuple(index, 3), types.UniTuple(index, 4)
     signature = numba.void(
-        real[::1], index[::1], real[:, :, ::1], real[:, ::1], index[:, ::1], index, real[::1], four, triple, triple,
-        index,
+        index, index[::1], real[:, :, ::1], real[:, ::1], index[:, ::1], index, index, four, triple, triple, index
     )  # fmt: skip
     return compiled_kernel(correlate, signature)
