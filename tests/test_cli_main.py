@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -23,7 +24,7 @@ from volconv_cli import exits
 from volconv_cli.main import COMMANDS
 
 SCRIPT = Path(sys.executable).parent / "volconv"
-HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "rich", "torch", "scipy"}
+HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "isal", "torch", "scipy"}
 
 
 @pytest.fixture(autouse=True)
@@ -229,8 +230,44 @@ def test_help_and_usage_errors_stay_light(arguments):
     assert not imported_by(code) & HEAVY
 
 
+LIBRARIES = HEAVY - {"numpy", "scipy"}  # what takes SciPy is numba, where it is installed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needed"),
+    [
+        (["info", "v.nii"], {"nibabel"}),
+        (["info", "v.nii.gz"], {"nibabel", "isal"}),
+        (["info", "v.tif"], {"tifffile"}),
+        (["info", "v.h5"], {"h5py"}),
+        (["info", "--formats"], set()),
+        (["shape", "v.nii", "-k", "box:size=3"], {"nibabel"}),
+        (["shape", "v.tif", "-k", "box:size=3", "--json"], {"tifffile"}),
+        (["shape", "--input-shape", "9,9,9", "--kernel-size", "3"], set()),
+        (["convert", "v.nii", "o.nii"], {"nibabel"}),
+        (["convert", "v.tif", "o.h5"], {"tifffile", "h5py"}),
+        (["diff", "v.nii", "v.nii"], {"nibabel"}),
+        (["apply", "v.nii", "-k", "box:size=3", "-o", "o.nii"], {"nibabel", "numba"}),
+        (["apply", "v.nii.gz", "-k", "box:size=3", "-o", "o.nii"], {"nibabel", "numba", "isal"}),
+        (["apply", "v.nii", "-k", "box:size=3", "-o", "o.nii.gz"], {"nibabel", "numba", "isal"}),
+        (["apply", "v.tif", "-k", "box:size=3", "-o", "o.tif"], {"tifffile", "numba"}),
+        (["apply", "v.h5", "-k", "box:size=3", "-o", "o.h5"], {"h5py", "numba"}),
+        (["apply", "v.nii", "-k", "box:size=3", "-o", "o.nii", "-n"], {"nibabel"}),
+    ],
+)
+def test_a_command_loads_the_libraries_of_its_files_alone(arguments, needed):
+    make_nifti("v.nii", noise())
+    make_nifti("v.nii.gz", noise())
+    tifffile.imwrite("v.tif", noise(), photometric="minisblack", metadata={"axes": "ZYX"})
+    with h5py.File("v.h5", "w") as file:
+        file["data"] = noise()
+    code = f"from volconv_cli.main import main\ntry:\n    main({arguments!r})\n"
+    code += "except SystemExit as ended:\n    assert not ended.code, ended.code"
+    assert imported_by(code) & LIBRARIES <= needed
+
+
 def test_importing_volconv_does_not_touch_the_command():
-    assert not imported_by("import volconv; volconv.conv3d, volconv.open_volume, volconv.Conv3d") & {"click", "rich"}
+    assert not imported_by("import volconv; volconv.conv3d, volconv.open_volume, volconv.Conv3d") & {"click"}
 
 
 def test_all_is_sorted_and_every_name_resolves():

@@ -216,6 +216,6 @@ def test_no_file_can_run_code(tmp_path):
 
 
 def test_importing_kernels_loads_nothing_heavy():
-    heavy = {"h5py", "click", "rich", "scipy", "numba"}
+    heavy = {"h5py", "click", "scipy", "numba"}
     code = f"import sys, volconv.kernels, volconv.config; print({heavy} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

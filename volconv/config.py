@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import tomllib
 from pathlib import Path
@@ -50,6 +49,8 @@ def load_config(path: str | Path) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, value in _read_toml(path).items():
         if key not in KEYS:
+            import difflib
+
             close = difflib.get_close_matches(key.lower(), KEYS, n=1)
             raise ConfigError(
                 f"{path}: key must be one of {', '.join(KEYS)} (got {key!r})",

@@ -15,7 +15,7 @@ from volconv.io import FORMATS, Entry, Format, Scaling, list_contents, open_volu
 from volconv.io.axes import AXIS
 from volconv.io.combine import Selected
 from volconv.io.formats import format_of
-from volconv.io.nifti.pair import header_of, is_pair, voxels_of
+from volconv.io.pair import header_of, is_pair, voxels_of
 
 if TYPE_CHECKING:
     from volconv.io import VolumeInfo

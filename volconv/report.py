@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 import resource
 import sys
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from volconv import __version__
@@ -174,6 +171,9 @@ def report_document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     >>> sorted(report_document([]))
     ['runs', 'schema_version', 'versions']
     """
+    import platform
+    from importlib import metadata
+
     names = ("numpy", "numba", "nibabel", "h5py", "tifffile")
     versions = {"volconv": __version__, "python": platform.python_version()}
     return {
@@ -199,6 +199,8 @@ def write_report(path: Path, runs: Sequence[dict[str, Any]], *, overwrite: bool)
 
 def to_json(runs: Sequence[dict[str, Any]]) -> str:
     """:func:`report_document` as JSON."""
+    import json
+
     return json.dumps(report_document(runs), indent=2, allow_nan=False) + "\n"
 
 

@@ -1,1 +1,1 @@
-"""The command line of volconv: the only place that knows click and rich."""
+"""The command line of volconv: the only place that knows click."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -76,6 +75,8 @@ def command(file: str | None, table: bool, as_json: bool, field: str | None, **r
     from volconv.describe import FIELDS, describe
 
     if field is not None and field not in FIELDS:
+        import difflib
+
         close = difflib.get_close_matches(field, FIELDS, n=1)
         meant = f"; did you mean {close[0]}?" if close else ""
         raise click.BadParameter(f"must be one of {', '.join(FIELDS)} (got {field!r}){meant}", param_hint="--field")

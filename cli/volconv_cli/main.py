@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -93,5 +92,7 @@ def _show_usage(error: click.ClickException) -> None:
 def show_error(error: VolconvError, *, debug: bool = False) -> None:
     """Print an error as one line on stderr; with ``debug`` its traceback first."""
     if debug:
+        import traceback
+
         traceback.print_exception(error)
     click.echo(f"volconv: error: {error}", err=True)

@@ -125,15 +125,8 @@ def _report(
 
 
 def _show(report: ShapeReport) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from volconv_cli.text import numbers, size, table
 
-    from volconv_cli.text import numbers, size
-
-    click.echo(f"{numbers(report.input_shape)} -> {numbers(report.output_shape)}  (N,C,D,H,W)")
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0)
-    table.add_column("axis", vertical="bottom")
     columns: list[tuple[str, Sequence[float] | None]] = [
         ("input", report.input_shape[2:]),
         ("pad\nlow", report.padding_low),
@@ -146,16 +139,15 @@ def _show(report: ShapeReport) -> None:
         ("spacing\nout", report.output_spacing),
     ]
     shown = [(name, values) for name, values in columns if values is not None]
-    for name, _ in shown:
-        table.add_column(name, justify="right")
-    for i, axis in enumerate("DHW"):
-        table.add_row(axis, *(f"{values[i]:.6g}" for _, values in shown))
-    Console(width=80, highlight=False).print(table)
-    facts = [
+    rows = [[axis, *(f"{values[i]:.6g}" for _, values in shown)] for i, axis in enumerate("DHW")]
+    lines = [
+        f"{numbers(report.input_shape)} -> {numbers(report.output_shape)}  (N,C,D,H,W)",
+        "",
+        *table(["axis", *(name for name, _ in shown)], rows),
+        "",
         f"channels {report.input_shape[1]} -> {report.output_shape[1]}, groups {report.groups}, "
         f"padding mode {report.padding_mode}" + (f", spacing in {report.unit}" if report.unit else ""),
         f"{report.parameters:,} parameters, {report.macs:,} multiply-adds, "
         f"output {size(report.output_bytes)} as {report.output_dtype}",
     ]
-    for fact in facts:
-        click.echo(fact)
+    click.echo("\n".join(lines))

@@ -7,6 +7,8 @@ import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import click
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -52,6 +54,21 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table with a rule below its heads, which may have several lines; all columns but the first are of numbers."""
+    broken = [head.split("\n") for head in heads]
+    tall = max(map(len, broken))
+    above = zip(*([""] * (tall - len(lines)) + lines for lines in broken), strict=True)
+    cells = [*above, *rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        first, *others = zip(row, widths, strict=True)
+        lines.append(" ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]).rstrip())
+    lines.insert(tall, "─" * (sum(widths) + len(widths) - 1))
+    return [f" {line}" for line in lines]
+
+
 def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[str]:
     """Names and values as lines, the values below each other and broken to the terminal's width.
 
@@ -75,23 +92,17 @@ def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[st
 
 @contextmanager
 def progress_bar(quiet: bool, name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal, and nothing elsewhere."""
+    """Show a bar on a terminal while something is done, and nothing elsewhere."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    try:
+        with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
 
-    shown = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f}%"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*shown, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(name, total=None)
+            def update(done: int, total: int) -> None:
+                bar.length = total
+                bar.update(done - bar.pos)
 
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield update
+            yield update
+    finally:
+        click.echo("\x1b[1A\x1b[2K", nl=False, err=True)  # what is said next takes the bar's place

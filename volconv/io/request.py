@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -72,6 +70,8 @@ def make_request(
         )
     for name in options or {}:
         if name not in known:
+            import difflib
+
             close = difflib.get_close_matches(name, known, n=1)
             raise ParameterError(
                 f"creation option must be one of {', '.join(known)} for {form.title} (got {name!r})",
@@ -128,5 +128,9 @@ def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:
 def _check_room(file: Path, size: int) -> None:
     """Refuse at once what would fill the disk after hours; a missing folder is told of elsewhere."""
     folder = file.resolve().parent
-    if folder.is_dir() and size > (free := shutil.disk_usage(folder).free):
+    if not folder.is_dir():
+        return
+    import shutil
+
+    if size > (free := shutil.disk_usage(folder).free):
         raise WriteError(f"{file}: the output takes {size} bytes, and its folder has room for {free}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -136,6 +134,8 @@ class FolderTarget:
         if self._done:
             return
         self._done = True
+        import shutil  # it loads every compression of Python's, and most targets are files
+
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
@@ -206,7 +206,7 @@ def translated(path: Path | str) -> Iterator[None]:
 
 def _hidden(final: Path) -> Path:
     """Name beside the target, of which 50 characters are enough to be understood and leave room below 255 bytes."""
-    return final.with_name(f".{final.name[:50]}.volconv-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    return final.with_name(f".{final.name[:50]}.volconv-{os.getpid()}-{os.urandom(4).hex()}.tmp")
 
 
 def _sync_file(file: Path) -> None:

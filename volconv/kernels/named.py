@@ -5,7 +5,6 @@ Weights are float64, axes D, H, W, and are defined as **applied by cross-correla
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from dataclasses import dataclass
@@ -231,6 +230,8 @@ def _parameters(name: str, kernel: NamedKernel, text: str) -> dict[str, str]:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str | None:
+    import difflib
+
     close = difflib.get_close_matches(word.lower(), list(known), n=1)
     return f"did you mean {close[0]}?" if close else None
 

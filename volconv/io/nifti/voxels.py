@@ -13,7 +13,7 @@ from volconv.io.checks import check_block
 from volconv.io.nifti.axes import AXES
 from volconv.io.nifti.header import describe, read_header
 from volconv.io.nifti.newheader import FILE_ORDER, new_header, spacing_is_unknown
-from volconv.io.nifti.pair import header_of, is_pair, voxels_of
+from volconv.io.pair import header_of, is_pair, voxels_of
 from volconv.io.raw import RawFile
 from volconv.io.spool import Spool, check_promise, is_gzipped, unpacked, unpacked_copy
 from volconv.io.target import Target, check_target, translated
