@@ -174,7 +174,7 @@ def report_document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     import platform
     from importlib import metadata
 
-    names = ("numpy", "numba", "nibabel", "h5py", "tifffile")
+    names = ("numpy", "numba", "nibabel", "h5py", "tifffile", "isal")
     versions = {"volconv": __version__, "python": platform.python_version()}
     return {
         "schema_version": SCHEMA_VERSION,

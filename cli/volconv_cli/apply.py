@@ -178,6 +178,8 @@ def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any)
         # Open before the bar is drawn: an input that is missing needs no bar.
         volume = open_volume(inputs[0], **reading) if len(inputs) == 1 else open_stack(inputs, **reading)
         files.enter_context(volume)
+        if not options["dry_run"]:
+            volume.prefetch()  # the library that compiles is loaded meanwhile
         progress = files.enter_context(progress_bar(quiet or options["dry_run"], Path(inputs[0]).name))
         return apply(volume, output, kernel, progress=progress, **options)
 

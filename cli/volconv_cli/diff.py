@@ -58,6 +58,8 @@ def command(a: str, b: str, tol: float, as_json: bool, quiet: bool, **reading: A
         open_volume(b, **reading) as second,
         progress_bar(quiet, Path(a).name) as progress,
     ):
+        for volume in (first, second):
+            volume.prefetch()  # both at the same time
         found = diff(first, second, tolerance=tol, progress=progress)
     if as_json:
         click.echo(json.dumps(found.as_dict()))

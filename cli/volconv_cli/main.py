@@ -56,6 +56,7 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command and exit with the code that :mod:`volconv_cli.exits` documents."""
     session = Session()
+    sys.setswitchinterval(5e-4)  # threads that read and pack need the interpreter often, and for moments
     try:
         code = cli.main(args=arguments, prog_name="volconv", standalone_mode=False, obj=session)
         sys.exit(code if isinstance(code, int) else exits.DONE)

@@ -55,6 +55,10 @@ class Selected(OpenVolume):
         moved = region.along(0, region.start[0] + n, region.stop[0] + n)
         return self._source.read(moved.along(1, region.start[1] + c, region.stop[1] + c))
 
+    def prefetch(self) -> None:
+        """See :meth:`OpenVolume.prefetch`."""
+        self._source.prefetch()
+
     def close(self) -> None:
         """Close the source."""
         self._source.close()
@@ -116,6 +120,11 @@ class Stacked(OpenVolume):
                 part = real_values(part, source.info.scaling, self.info.dtype)
             values[:, low - region.start[1] : high - region.start[1]] = part
         return values
+
+    def prefetch(self) -> None:
+        """See :meth:`OpenVolume.prefetch`."""
+        for source in self._sources:
+            source.prefetch()
 
     def close(self) -> None:
         """Close all of them."""

@@ -15,9 +15,10 @@ from nibabel.freesurfer.mghformat import DATA_OFFSET, MGHHeader
 from volconv.errors import ReadError
 from volconv.geometry import Geometry
 from volconv.io.axes import AXIS, arrange
+from volconv.io.gzipped import is_gzipped, unpacked
 from volconv.io.nifti.axes import file_axes
 from volconv.io.raw import RawFile
-from volconv.io.spool import is_gzipped, unpacked, unpacked_copy
+from volconv.io.spool import Unpacked
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
@@ -95,10 +96,13 @@ class MghSource(OpenVolume):
                 access=Access(spooled=gzipped),
                 notes=() if placed else (f"{path.name} states no position, taken as FreeSurfer's: 1 mm, coronal",),
             )
-            self._raw: RawFile | None = None
-            if not gzipped:
-                self._raw = self._raw_in(self._file, DATA_OFFSET)
-                self._raw.check_length()
+            raw = self._raw_in(self._file, DATA_OFFSET)
+            self._held: RawFile | Unpacked = raw
+            if gzipped:
+                self._held = Unpacked(self._file, self._name, DATA_OFFSET, raw.nbytes, _FOOTER_BYTES)
+                self._files.callback(self._held.close)
+            else:
+                raw.check_length()
             if arrangement.shape[0] > 1:
                 self.info = replace(self.info, time_step=self._time_step())
             undo.pop_all()
@@ -107,20 +111,20 @@ class MghSource(OpenVolume):
         """Stored values of a region."""
         return self._voxels().read(region)
 
+    def prefetch(self) -> None:
+        """Begin to unpack a gzipped file."""
+        if isinstance(self._held, Unpacked):
+            self._held.begin()
+
     def close(self) -> None:
         """Close the file, and drop what was unpacked of it."""
         self._files.close()
 
     def _voxels(self) -> RawFile:
         """The voxels where they can be read by region; they are unpacked where they cannot yet."""
-        if self._raw is None:
-            size = self._raw_in(self._file, 0).nbytes
-            with unpacked(self._file, self._name, gzipped=True) as stream:
-                stream.seek(DATA_OFFSET)
-                spool = unpacked_copy(stream, size, self._name, footer=_FOOTER_BYTES)
-            self._files.callback(spool.close)
-            self._raw = self._raw_in(spool, 0)
-        return self._raw
+        if isinstance(self._held, Unpacked):
+            self._held = self._raw_in(self._held.file(), 0)
+        return self._held
 
     def _raw_in(self, file: BinaryIO, offset: int) -> RawFile:
         return RawFile(file, offset, self._dtype, self.info.shape, self._order, name=self._name)

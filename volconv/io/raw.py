@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -140,8 +140,7 @@ class RawFile:
         WriteError
             The disk is full, or the operating system cannot write for another reason.
         """
-        flat = np.ascontiguousarray(values.transpose(self.order), self.dtype).reshape(-1)
-        source = flat.view(np.uint8).data
+        source = in_file_order(values, self.dtype, self.order)
         rows, run, pitch, positions = self._runs(region)
         start = 0
         with translated(self.name):
@@ -176,31 +175,49 @@ class RawFile:
                 raise ReadError(f"{self.name}: is truncated: the file ends at byte {position + done}")
             done += got
 
-    def _runs(self, region: Region) -> tuple[int, int, int, Iterable[int]]:
-        """Contiguous runs of a region in the file, in groups that lie at even distances.
-
-        Returns
-        -------
-        rows, run, pitch : int
-            Runs in a group, bytes of each, bytes from the start of one to the next.
-        positions : iterable of int
-            Byte in the file at which each group starts; in memory, runs follow each other.
-        """
+    def _runs(self, region: Region) -> Runs:
         check_within(region, self.shape)
-        size = [self.shape[axis] for axis in self.order]
-        first = [region.start[axis] for axis in self.order]
-        count = [region.shape[axis] for axis in self.order]
-        if 0 in count:
-            return 1, 0, 1, ()
-        # Axes that are taken whole merge with the next slower one into longer runs.
-        axis = len(size) - 1
-        while axis > 0 and count[axis] == size[axis]:
-            axis -= 1
-        stride = [math.prod(size[a + 1 :]) * self.dtype.itemsize for a in range(len(size))]
-        base = self.offset + sum(f * s for f, s in zip(first, stride, strict=True))
-        run = count[axis] * stride[axis]
-        if axis == 0:
-            return 1, run, run, (base,)
-        outer = [range(0, count[a] * stride[a], stride[a]) for a in range(axis - 1)]
-        positions = (base + sum(steps) for steps in itertools.product(*outer))
-        return count[axis - 1], run, stride[axis - 1], positions
+        return runs(region, self.shape, self.order, self.dtype.itemsize, self.offset)
+
+
+class Runs(NamedTuple):
+    """Contiguous runs of a region in a file, in groups that lie at even distances.
+
+    Parameters
+    ----------
+    rows, run, pitch : int
+        Runs in a group, bytes of each, bytes from the start of one to the next.
+    positions : iterable of int
+        Byte in the file at which each group starts; in memory, runs follow each other.
+    """
+
+    rows: int
+    run: int
+    pitch: int
+    positions: Iterable[int]
+
+
+def runs(region: Region, shape: Index5, order: Index5, itemsize: int, offset: int = 0) -> Runs:
+    """Where a region of an array lies in a file, as :class:`RawFile` puts it."""
+    size = [shape[axis] for axis in order]
+    first = [region.start[axis] for axis in order]
+    count = [region.shape[axis] for axis in order]
+    if 0 in count:
+        return Runs(1, 0, 1, ())
+    # Axes that are taken whole merge with the next slower one into longer runs.
+    axis = len(size) - 1
+    while axis > 0 and count[axis] == size[axis]:
+        axis -= 1
+    stride = [math.prod(size[a + 1 :]) * itemsize for a in range(len(size))]
+    base = offset + sum(f * s for f, s in zip(first, stride, strict=True))
+    run = count[axis] * stride[axis]
+    if axis == 0:
+        return Runs(1, run, run, (base,))
+    outer = [range(0, count[a] * stride[a], stride[a]) for a in range(axis - 1)]
+    positions = (base + sum(steps) for steps in itertools.product(*outer))
+    return Runs(count[axis - 1], run, stride[axis - 1], positions)
+
+
+def in_file_order(values: NDArray[Any], dtype: np.dtype[Any], order: Index5) -> memoryview:
+    """Bytes of a region's values as they follow each other in a file; no copy where they do so in memory."""
+    return np.ascontiguousarray(values.transpose(order), dtype).reshape(-1).view(np.uint8).data

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import os
+import math
 import tempfile
-import zlib
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from volconv.errors import ReadError
-from volconv.io.raw import COPY_BYTES, NCDHW, RawFile
+from volconv.io.gzipped import unpacked
+from volconv.io.raw import COPY_BYTES, NCDHW, RawFile, in_file_order, runs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
     from pathlib import Path
 
     import numpy as np
+    from numpy.typing import NDArray
 
-    from volconv.region import Index5
-
-
-#: One byte of a deflate stream never stands for more than 1032 (RFC 1951: 258 bytes in 2 bits).
-_MOST_PACKED = 1032
+    from volconv.region import Index5, Region
 
 
 class Spool:
@@ -55,9 +54,9 @@ class Spool:
             self.close()
             raise
 
-    def pieces(self) -> Iterator[bytes]:
-        """All bytes from start to end."""
-        self._file.seek(0)
+    def pieces(self, start: int = 0) -> Iterator[bytes]:
+        """All bytes from start to end, or from byte ``start``."""
+        self._file.seek(start)
         while piece := self._file.read(COPY_BYTES):
             yield piece
 
@@ -66,67 +65,138 @@ class Spool:
         self._file.close()
 
 
-def unpacked_copy(stream: BinaryIO, size: int, name: str, *, footer: int = 0) -> BinaryIO:
-    """The next ``size`` bytes of a stream in a temporary file; it is read on to its end, where gzip has a checksum.
+class InTurn:
+    """A volume that a format takes from start to end, and that is given in any order.
 
-    Of what follows them, up to ``footer`` bytes are kept too, as many as there are.
+    What comes in turn is handed on at once; from the first region on that does not, all waits in a :class:`Spool`.
 
-    Raises
-    ------
-    ReadError
-        The stream is shorter, or there is no room.
+    Parameters
+    ----------
+    folder, dtype, shape, order, name
+        As of a :class:`Spool`.
+    take : callable
+        Is given the bytes, in pieces.
     """
-    spool = cast("BinaryIO", tempfile.TemporaryFile(prefix="volconv-"))  # noqa: SIM115  # the caller closes it
-    with contextlib.ExitStack() as undo:
-        undo.callback(spool.close)
-        left = size + footer
-        while piece := stream.read(COPY_BYTES):
-            try:
-                spool.write(piece[:left])
-            except OSError as error:
-                raise ReadError(
-                    f"{name}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}",
-                    hint="set TMPDIR to a folder with more room",
-                ) from error
-            left = max(0, left - len(piece))
-        if left > footer:
-            raise ReadError(f"{name}: is truncated: {size} bytes of voxels expected, {size + footer - left} found")
-        spool.flush()
-        undo.pop_all()
-    return spool
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: np.dtype[Any],
+        shape: Index5,
+        order: Index5,
+        *,
+        name: str,
+        take: Callable[[memoryview | bytes], None],
+    ) -> None:
+        self._new_spool = partial(Spool, folder, dtype, shape, order, name=name)
+        self._dtype, self._shape, self._order = dtype, shape, order
+        self._take = take
+        self._taken = 0
+        self._spool: Spool | None = None
+
+    def write(self, region: Region, values: NDArray[Any]) -> None:
+        """Hand on, or keep, the values of a region.
+
+        Raises
+        ------
+        WriteError, OSError
+        """
+        if self._spool is None:
+            where = runs(region, self._shape, self._order, self._dtype.itemsize)
+            if not where.run:
+                return
+            if where.rows == 1 and list(islice(where.positions, 2)) == [self._taken]:
+                self._take(in_file_order(values, self._dtype, self._order))
+                self._taken += where.run
+                return
+            self._spool = self._new_spool()
+        self._spool.raw.write(region, values)
+
+    def finish(self) -> None:
+        """Hand on the rest; what was never written is zeros."""
+        left = math.prod(self._shape) * self._dtype.itemsize - self._taken
+        if self._spool is None and left:
+            self._spool = self._new_spool()
+        if self._spool is not None:
+            for piece in self._spool.pieces(self._taken):
+                self._take(piece)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of what was kept; once is enough."""
+        if self._spool is not None:
+            self._spool.close()
 
 
-def check_promise(size: int, file: BinaryIO, name: str) -> None:
-    """Refuse a header that promises more bytes than a gzipped file of this size can hold.
+class Unpacked:
+    """Voxels of a gzipped file, unpacked once, by a thread of its own, into a temporary file without a name.
 
-    Raises
-    ------
-    ReadError
+    Parameters
+    ----------
+    file : binary file
+        Open, and left alone by others from :meth:`begin` to :meth:`close`.
+    name : str
+        The file's name, for messages.
+    offset, size : int
+        Where the voxels begin in what is unpacked, and how many bytes they are.
+    footer : int
+        Of what follows them, up to so many bytes are kept too, as many as there are.
     """
-    most = os.fstat(file.fileno()).st_size * _MOST_PACKED
-    if size > most:
-        raise ReadError(f"{name}: is truncated: {size} bytes of voxels expected, and it can hold at most {most}")
 
+    def __init__(self, file: BinaryIO, name: str, offset: int, size: int, footer: int = 0) -> None:
+        self._packed = file
+        self._name = name
+        self._offset, self._size, self._footer = offset, size, footer
+        self._unpacking: Future[BinaryIO] | None = None
+        self._stopped = False
 
-def is_gzipped(file: BinaryIO) -> bool:
-    """Whether a file's content is gzip's, whatever its name."""
-    file.seek(0)
-    return file.read(2) == b"\x1f\x8b"
+    def begin(self) -> None:
+        """Begin to unpack; once is enough."""
+        if self._unpacking is None:
+            from concurrent.futures import ThreadPoolExecutor
 
+            pool = ThreadPoolExecutor(1, "volconv-unpack")
+            self._unpacking = pool.submit(self._unpack)
+            pool.shutdown(wait=False)
 
-@contextlib.contextmanager
-def unpacked(file: BinaryIO, name: str, *, gzipped: bool) -> Iterator[BinaryIO]:
-    """The file from its start, unpacked as it is read; damage becomes a ReadError."""
-    try:
-        file.seek(0)
-        if not gzipped:
-            yield file
-            return
-        with gzip.GzipFile(fileobj=file, mode="rb") as stream:
-            yield cast("BinaryIO", stream)
-    except EOFError as error:
-        raise ReadError(f"{name}: is truncated: its gzip stream ends early") from error
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise ReadError(f"{name}: its gzip stream is damaged: {error}") from error
-    except OSError as error:
-        raise ReadError(f"{name}: cannot be read: {error.strerror or error}") from error
+    def file(self) -> BinaryIO:
+        """The temporary file, when all is unpacked; its first byte is that of the first voxel.
+
+        Raises
+        ------
+        ReadError
+            The file is damaged or too short, anywhere; or there is no room.
+        """
+        self.begin()
+        assert self._unpacking is not None  # noqa: S101  # begun
+        return self._unpacking.result()
+
+    def close(self) -> None:
+        """Stop, and drop what was unpacked."""
+        self._stopped = True
+        if self._unpacking is not None and self._unpacking.exception() is None:
+            self._unpacking.result().close()
+
+    def _unpack(self) -> BinaryIO:
+        """Read to the end, where gzip has a checksum, whatever is wanted of it."""
+        spool = cast("BinaryIO", tempfile.TemporaryFile(prefix="volconv-"))  # noqa: SIM115  # close() closes it
+        with contextlib.ExitStack() as undo:
+            undo.callback(spool.close)
+            with unpacked(self._packed, self._name, gzipped=True) as stream:
+                stream.seek(self._offset)
+                left = self._size + self._footer
+                while (piece := stream.read(COPY_BYTES)) and not self._stopped:
+                    try:
+                        spool.write(piece[:left])
+                    except OSError as error:
+                        raise ReadError(
+                            f"{self._name}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}",
+                            hint="set TMPDIR to a folder with more room",
+                        ) from error
+                    left = max(0, left - len(piece))
+            if left > self._footer:
+                found = self._size + self._footer - left
+                raise ReadError(f"{self._name}: is truncated: {self._size} bytes of voxels expected, {found} found")
+            spool.flush()
+            undo.pop_all()
+        return spool

@@ -42,8 +42,9 @@ class Access:
         Box (N, C, D, H, W) that the file keeps as one piece: to touch one voxel of it is to read, or write, all of
         it. None where voxels can be reached one by one.
     spooled : bool
-        The format can only be read or written from start to end, so the whole volume goes, uncompressed, through a
-        temporary file: where it is read, at the first region; where it is written, at the commit.
+        The format can only be read or written from start to end, so the volume goes, uncompressed, through a temporary
+        file: where it is read, at the first region; where it is written, until the commit, unless a sink can take
+        regions that come in the file's order at once.
     in_memory : bool
         A region costs no copy: the whole volume is one I/O block.
     """
@@ -221,6 +222,9 @@ class OpenVolume:
     def read(self, region: Region) -> NDArray[Any]:
         """See :meth:`Source.read`."""
         raise NotImplementedError
+
+    def prefetch(self) -> None:
+        """Begin, in the background, what the first :meth:`read` would wait for: the unpacking of a gzipped file."""
 
     def close(self) -> None:
         """See :meth:`Source.close`."""

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
+import io
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from volconv.errors import ReadError
 from volconv.io.axes import AXIS
 from volconv.io.checks import check_block
+from volconv.io.gzipped import Packer, check_promise, is_gzipped, unpacked
 from volconv.io.nifti.axes import AXES
 from volconv.io.nifti.header import describe, read_header
 from volconv.io.nifti.newheader import FILE_ORDER, new_header, spacing_is_unknown
 from volconv.io.pair import header_of, is_pair, voxels_of
 from volconv.io.raw import RawFile
-from volconv.io.spool import Spool, check_promise, is_gzipped, unpacked, unpacked_copy
+from volconv.io.spool import InTurn, Unpacked
 from volconv.io.target import Target, check_target, translated
 from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, Scaling, VolumeInfo
 
@@ -77,20 +78,26 @@ class NiftiSource(OpenVolume):
             info, self._layout = describe(header, heard, path.name, header_name=str(header_path), axes=axes, rgb=rgb)
             gzipped = is_gzipped(self._file)
             self.info = replace(info, access=Access(spooled=gzipped), compression="gzip" if gzipped else None)
-            self._raw: RawFile | None = None
             raw = self._raw_in(self._file, self._layout.offset)
+            self._voxels: RawFile | Unpacked = raw
             if gzipped:
                 check_promise(raw.nbytes, self._file, self._name)
+                self._voxels = Unpacked(self._file, self._name, self._layout.offset, raw.nbytes)
+                self._files.callback(self._voxels.close)
             else:
                 raw.check_length()
-                self._raw = raw
             undo.pop_all()
+
+    def prefetch(self) -> None:
+        """Begin to unpack gzipped voxels."""
+        if isinstance(self._voxels, Unpacked):
+            self._voxels.begin()
 
     def read(self, region: Region) -> NDArray[Any]:
         """Stored values of a region."""
-        if self._raw is None:
-            self._raw = self._raw_in(self._unpack(), 0)
-        return self._raw.read(region)
+        if isinstance(self._voxels, Unpacked):
+            self._voxels = self._raw_in(self._voxels.file(), 0)
+        return self._voxels.read(region)
 
     def close(self) -> None:
         """Close the files, and drop what was unpacked of them."""
@@ -104,15 +111,6 @@ class NiftiSource(OpenVolume):
 
     def _raw_in(self, file: BinaryIO, offset: int) -> RawFile:
         return RawFile(file, offset, self._layout.dtype, self._layout.shape, self._layout.order, name=self._name)
-
-    def _unpack(self) -> BinaryIO:
-        """Voxels alone, in a temporary file."""
-        size = self._raw_in(self._file, 0).nbytes
-        with unpacked(self._file, self._name, gzipped=True) as stream:
-            stream.seek(self._layout.offset)
-            spool = unpacked_copy(stream, size, self._name)
-        self._files.callback(spool.close)
-        return spool
 
 
 def describe_new(request: Request) -> VolumeInfo:
@@ -149,26 +147,36 @@ def create_file(request: Request) -> NiftiSink:
 
 
 class NiftiSink(NewVolume):
-    """A NIfTI file being written; the voxels of a gzipped one wait in a temporary file beside it until the commit."""
+    """A NIfTI file being written; gzipped voxels are packed as they come, as long as they come in the file's order."""
 
     def __init__(self, path: Path, info: VolumeInfo, *, overwrite: bool) -> None:
         self.info = info
         self._path = path
         self._target = Target(path, overwrite=overwrite)
-        self._spool: Spool | None = None
+        self._files = contextlib.ExitStack()
+        self._packer: Packer | None = None
+        self._voxels: RawFile | InTurn
         try:
             with translated(path):
-                info.header.write_to(self._target.file)
-                offset = int(info.header.get_data_offset())
-                self._target.file.write(bytes(offset - self._target.file.tell()))
-                self._target.file.flush()
+                start, file = _before_voxels(info.header), self._target.file
                 if _gzips(path):
-                    folder = self._target.temporary.parent
-                    self._spool = Spool(folder, info.dtype, info.shape, FILE_ORDER, name=str(path))
-                    self._raw = self._spool.raw
+                    self._packer = Packer(file)
+                    self._files.callback(self._packer.close)
+                    self._packer.write(start)
+                    self._voxels = InTurn(
+                        self._target.temporary.parent,
+                        info.dtype,
+                        info.shape,
+                        FILE_ORDER,
+                        name=str(path),
+                        take=self._packer.write,
+                    )
+                    self._files.callback(self._voxels.close)
                 else:
-                    self._raw = RawFile(self._target.file, offset, info.dtype, info.shape, FILE_ORDER, name=str(path))
-                    self._target.file.truncate(offset + self._raw.nbytes)
+                    file.write(start)
+                    file.flush()
+                    self._voxels = RawFile(file, len(start), info.dtype, info.shape, FILE_ORDER, name=str(path))
+                    file.truncate(len(start) + self._voxels.nbytes)
         except BaseException:
             self.abort()
             raise
@@ -176,15 +184,17 @@ class NiftiSink(NewVolume):
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Store the values of a region."""
         check_block(self.info, region, values)
-        self._raw.write(region, values)
+        with translated(self._path):
+            self._voxels.write(region, values)
 
     def commit(self) -> None:
-        """Compress where the name asks for it, and put the file in place."""
+        """Pack what is left where the name asks for gzip, and put the file in place."""
+        packer, self._packer = self._packer, None
         try:
-            if self._spool is not None:
-                with translated(self._path):
-                    self._compress(self._spool)
-                self._spool = None
+            with self._files, translated(self._path):
+                if packer is not None and isinstance(self._voxels, InTurn):
+                    self._voxels.finish()
+                    packer.finish()
             self._target.commit()
         except BaseException:
             self.abort()
@@ -192,22 +202,16 @@ class NiftiSink(NewVolume):
 
     def abort(self) -> None:
         """Remove what was written."""
-        if self._spool is not None:
-            self._spool.close()
+        self._packer = None
+        self._files.close()
         self._target.abort()
 
-    def _compress(self, spool: Spool) -> None:
-        file = self._target.file
-        file.seek(0)
-        header = file.read()
-        file.seek(0)
-        file.truncate()
-        # No name and no time in the gzip header: the same voxels give the same bytes.
-        with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=1, mtime=0) as stream:
-            stream.write(header)
-            for piece in spool.pieces():
-                stream.write(piece)
-        spool.close()
+
+def _before_voxels(header: Any) -> bytes:
+    """All of a file that comes before its voxels."""
+    file = io.BytesIO()
+    header.write_to(file)
+    return file.getvalue().ljust(int(header.get_data_offset()), b"\0")
 
 
 def _gzips(path: Path) -> bool:
