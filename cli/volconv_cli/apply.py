@@ -168,7 +168,6 @@ def _run(
 
 
 def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any) -> ApplyReport:
-    from volconv.functional import apply
     from volconv.io import open_stack, open_volume
     from volconv_cli.text import progress_bar
 
@@ -179,7 +178,9 @@ def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any)
         volume = open_volume(inputs[0], **reading) if len(inputs) == 1 else open_stack(inputs, **reading)
         files.enter_context(volume)
         if not options["dry_run"]:
-            volume.prefetch()  # the library that compiles is loaded meanwhile
+            volume.prefetch()
+        from volconv.functional import apply  # it is loaded, as is what compiles, while a gzipped file is unpacked
+
         progress = files.enter_context(progress_bar(quiet or options["dry_run"], Path(inputs[0]).name))
         return apply(volume, output, kernel, progress=progress, **options)
 
