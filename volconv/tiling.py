@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
+#: Outputs along W that the inner loops compute at a time, more or less.
+VECTORS = 48
+
 #: Work items for each thread that a run should have at least, so that threads finish together.
 ITEMS_PER_THREAD = 4
 
@@ -99,8 +102,9 @@ def item_shape(
         fitting = (block_bytes // row - kd) // sd + 1
         for d in {_aligned(min(depth, n), grid[0]) for n in (fitting, -(-depth // ITEMS_PER_THREAD), depth)}:
             block = row * ((d - 1) * sd + kd)
-            # Rows that are cut, or short, cost more than their halo: each is one more loop to start.
-            price = block / (d * h * w) * (1 + 16 / w) * max(1.0, block / block_bytes)
+            # Rows that are cut, or short, cost more than their halo: vectors of sums that are not full.
+            filled = max(w / (-(-w // VECTORS) * VECTORS), w / (w + kw - 1) * h / (h + VECTORS / (w + kw)))
+            price = block / (d * h * w) * (1 + 16 / w) / filled * max(1.0, block / block_bytes)
             # With too few items some threads end before others.
             items = -(-depth // d) * -(-height // h) * -(-width // w)
             price *= max(1.0, wanted / items) ** 0.5

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from volconv.engines.cpu.simd import TileShape, compiled_correlate, patterns, tile_shape
+from volconv.engines.cpu.tile import TileShape, compiled_correlate, patterns, tile_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -263,7 +263,7 @@ class Correlation:
         unit.loop(
             begin,
             offsets,
-            weights[0 if own is not None else group],
+            weights[None, 0 if own is not None else group],
             unit.bias[group],
             program.segments,
             program.chained,

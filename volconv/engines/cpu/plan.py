@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from volconv.engines.cpu.direct import Direct
 from volconv.engines.cpu.gemm import Gemm
+from volconv.engines.cpu.winograd import Winograd
 from volconv.errors import ParameterError
 
 if TYPE_CHECKING:
     from volconv.engines import Engine, Problem
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Gemm())}
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Winograd(), Gemm())}
 
 #: What ``algorithm=`` may say.
 ALGORITHMS = ("auto", *_ENGINES)

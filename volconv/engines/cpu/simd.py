@@ -1,85 +1,52 @@
-"""The one loop that all the time goes to: a register tile of sums, written in explicit vectors.
+"""Explicit vectors for compiled loops: what this machine's registers hold, and how to emit code that fills them.
 
-A tile is ``ROWS`` rows of ``VECTORS`` vectors of sums. Each *step* of a program loads the vectors at one offset of the
-data once and adds them, times one weight a row, to those rows that they belong to. The tile stays in registers from the
-first step to the last: what auto-vectorised loops spend on loading and storing sums is not there.
-
-What steps, rows and programs mean is up to :mod:`volconv.engines.cpu.correlation`.
+Loops whose speed matters most are not left to the compiler's own vectoriser, which is slow to run and easily put off;
+they are written in vectors of LLVM's intermediate language, which any machine can execute.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numba
-import numpy as np
 from llvmlite import ir
 from llvmlite.binding import get_host_cpu_features
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-from numba.np.numpy_support import as_dtype
-
-from volconv.engines.cpu.jit import compiled_kernel
+from numba.core import cgutils
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import numpy as np
+    from numba.core import types
 
-_INT, _LONG = ir.IntType(32), ir.IntType(64)
-
-
-@dataclass(frozen=True, slots=True)
-class TileShape:
-    """Rows and vectors of a tile, and elements of a vector. Bits do not depend on it."""
-
-    rows: int
-    vectors: int
-    lanes: int
-
-    @property
-    def width(self) -> int:
-        """Outputs of one row."""
-        return self.vectors * self.lanes
+INT, LONG = ir.IntType(32), ir.IntType(64)
 
 
 @cache
-def tile_shape(dtype: np.dtype[Any], tall: bool) -> TileShape:
-    """The tile that fills this machine's vector registers without spilling.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-    tall : bool
-        More rows, for many output channels: fewer loads a multiply-add (tests/benchmarks/algorithms.py).
-    """
-    features = get_host_cpu_features()
-    wide, many = features.get("avx512f", False), features.get("avx512vl", False) or features.get("neon", False)
-    lanes = (64 if wide else 32 if features.get("avx", False) else 16) // dtype.itemsize
-    if not many:  # 16 registers
-        return TileShape(4, 3, lanes)
-    return TileShape(8, 3, lanes) if tall else TileShape(4, 4, lanes)
+def _has(feature: str) -> bool:
+    return bool(get_host_cpu_features().get(feature, False))
 
 
-def patterns(shape: TileShape) -> list[tuple[int, int]]:
-    """Which runs of rows (first, end) a step may add to; programs name them by their place in this list."""
-    if shape.rows > 4:
-        return [(0, shape.rows)]
-    return [(low, high) for low in range(shape.rows) for high in range(low + 1, shape.rows + 1)]
+def lanes(dtype: np.dtype[Any]) -> int:
+    """Elements of one vector register."""
+    return (64 if _has("avx512f") else 32 if _has("avx") else 16) // dtype.itemsize
 
 
-class _Tile:
-    """Emits the code of one tile."""
+def registers() -> int:
+    """How many vector registers there are."""
+    return 32 if _has("avx512vl") or _has("neon") else 16
 
-    def __init__(self, context: Any, builder: ir.IRBuilder, real: types.Type, shape: TileShape) -> None:
-        self.builder, self.shape = builder, shape
+
+class Emitter:
+    """Emits vector code for one element type; addresses are integers."""
+
+    def __init__(self, context: Any, builder: ir.IRBuilder, real: types.Type) -> None:
+        self.builder = builder
         self.element = context.get_value_type(real)
-        self.size = context.get_abi_sizeof(self.element)
-        self.vector = ir.VectorType(self.element, shape.lanes)
-        self.zero = ir.Constant(self.vector, [ir.Constant(self.element, 0)] * shape.lanes)
         self.exact = isinstance(self.element, ir.IntType)
-        self.places = [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
-        self.sums = {place: cgutils.alloca_once(builder, self.vector) for place in self.places}
+        self.size = context.get_abi_sizeof(self.element)
+        self.bytes = 64 if _has("avx512f") else 32 if _has("avx") else 16
+        self.lanes = self.bytes // self.size
+        self.vector = ir.VectorType(self.element, self.lanes)
+        self.zero = ir.Constant(self.vector, [ir.Constant(self.element, 0)] * self.lanes)
 
     # --- arithmetic
 
@@ -89,13 +56,13 @@ class _Tile:
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         if self.exact:
             return self.builder.add(self.builder.mul(a, b), c)
-        name = f"llvm.fmuladd.v{self.shape.lanes}f{8 * self.size}"
+        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.size}"
         return self.builder.call(self._function(name, self.vector, [self.vector] * 3), [a, b, c])
 
     def splat(self, value: Any, vector: ir.VectorType) -> Any:
         undefined = ir.Constant(vector, ir.Undefined)
-        first = self.builder.insert_element(undefined, value, _INT(0))
-        mask = ir.Constant(ir.VectorType(_INT, vector.count), [0] * vector.count)
+        first = self.builder.insert_element(undefined, value, INT(0))
+        mask = ir.Constant(ir.VectorType(INT, vector.count), [0] * vector.count)
         return self.builder.shuffle_vector(first, undefined, mask)
 
     # --- memory; addresses are integers
@@ -103,8 +70,8 @@ class _Tile:
     def offset(self, address: Any, index: Any, size: int) -> Any:
         """The address of an element."""
         if isinstance(index, int):
-            return self.builder.add(address, _LONG(index * size))
-        return self.builder.add(address, self.builder.mul(index, _LONG(size)))
+            return self.builder.add(address, LONG(index * size))
+        return self.builder.add(address, self.builder.mul(index, LONG(size)))
 
     def load(self, address: Any, kind: ir.Type, align: int) -> Any:
         value = self.builder.load(self.builder.inttoptr(address, kind.as_pointer()))
@@ -116,253 +83,24 @@ class _Tile:
         stored.align = self.size
 
     def load_long(self, address: Any, index: Any) -> Any:
-        return self.load(self.offset(address, index, 8), _LONG, 8)
+        return self.load(self.offset(address, index, 8), LONG, 8)
 
     def load_vector(self, address: Any, index: int) -> Any:
-        return self.load(self.offset(address, index, self.size * self.shape.lanes), self.vector, self.size)
+        return self.load(self.offset(address, index, self.bytes), self.vector, self.size)
 
     def load_splat(self, address: Any, index: int) -> Any:
         return self.splat(self.load(self.offset(address, index, self.size), self.element, self.size), self.vector)
 
-    # --- the parts of a tile
-
-    def clear(self, work: Any, chained: Any) -> None:
-        """Start sums, and totals and what they lost where there are such."""
-        for place in self.places:
-            self.builder.store(self.zero, self.sums[place])
-        with self.builder.if_then(chained):
-            for i in range(2 * len(self.places)):
-                self.store(self.zero, self.offset(work, i, self.size * self.shape.lanes))
-
-    def run(self, program: Any, segments: Any, data: Any, offsets: Any, weights: Any, work: Any) -> None:
-        """All segments of a program; each is a pattern, its steps from first to last, and rows to flush before it."""
-        builder = self.builder
-        with cgutils.for_range(builder, segments) as segment:
-            where = self.offset(program, segment.index, 4 * 8)
-            pattern, first, last, flushed = (self.load_long(where, i) for i in range(4))
-            self.flush(flushed, work)
-            end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
-            switch = builder.switch(pattern, never)
-            for i, (low, high) in enumerate(patterns(self.shape)):
-                block = builder.append_basic_block(f"rows.{low}.{high}")
-                switch.add_case(_LONG(i), block)
-                builder.position_at_end(block)
-                with cgutils.for_range_slice(builder, first, last, _LONG(1), intp=_LONG) as (step, _):
-                    self.step(low, high, step, data, offsets, weights)
-                builder.branch(end)
-            builder.position_at_end(never)
-            builder.unreachable()
-            builder.position_at_end(end)
-
-    def step(self, low: int, high: int, step: Any, data: Any, offsets: Any, weights: Any) -> None:
-        """Load the data at one offset, and add it to some rows."""
-        source = self.offset(data, self.load_long(offsets, step), self.size)
-        row = self.offset(weights, step, self.shape.rows * self.size)
-        values = [self.load_vector(source, v) for v in range(self.shape.vectors)]
-        for r in range(low, high):
-            weight = self.load_splat(row, r)
-            for v, value in enumerate(values):
-                place = self.sums[r, v]
-                self.builder.store(self.multiply_add(value, weight, self.builder.load(place)), place)
-
-    def flush(self, rows: Any, work: Any) -> None:
-        """Move some rows (bits of a mask) of partial sums into their totals.
-
-        What the addition rounds away is kept (Dekker's Fast2Sum; where the part is larger than the total it may be off
-        by half an epsilon of the part, which over all parts comes to half an epsilon of the sum of magnitudes).
-        """
-        builder = self.builder
-        with builder.if_then(builder.icmp_signed("!=", rows, _LONG(0)), likely=False):
-            for r in range(self.shape.rows):
-                with builder.if_then(builder.icmp_signed("!=", builder.and_(rows, _LONG(1 << r)), _LONG(0))):
-                    for v in range(self.shape.vectors):
-                        self._flush_vector(r, v, work)
-
-    def _flush_vector(self, r: int, v: int, work: Any) -> None:
-        builder, i, bytes_ = self.builder, self.places.index((r, v)), self.size * self.shape.lanes
-        total, lost = self.offset(work, i, bytes_), self.offset(work, i + len(self.places), bytes_)
-        before, part = self.load(total, self.vector, self.size), builder.load(self.sums[r, v])
-        builder.store(self.zero, self.sums[r, v])
-        after = self.add(before, part)
-        self.store(after, total)
-        if not self.exact:
-            rounded = builder.fsub(part, builder.fsub(after, before))
-            self.store(builder.fadd(self.load(lost, self.vector, self.size), rounded), lost)
-
-    def collect(self, work: Any, chained: Any) -> None:
-        """Make totals, with what they lost, the sums."""
-        builder, bytes_ = self.builder, self.size * self.shape.lanes
-        with builder.if_then(chained):
-            for i, place in enumerate(self.places):
-                total = self.load(self.offset(work, i, bytes_), self.vector, self.size)
-                if not self.exact:
-                    lost = self.load(self.offset(work, i + len(self.places), bytes_), self.vector, self.size)
-                    # Where the sum is not finite, neither is what was lost, and it must not count.
-                    finite = builder.fcmp_ordered("==", builder.fsub(total, total), self.zero)
-                    total = builder.select(finite, builder.fadd(total, lost), total)
-                builder.store(total, self.sums[place])
-
-    def write(self, out: Any, between: Any, many: Any, bias: Any, column: Any, row: tuple[Any, Any, Any, Any]) -> None:
-        """Add the bias and store ``many`` rows, ``between`` elements apart.
-
-        ``row`` is (width, pitch, pitch of the output, rows left): the tile begins at ``column`` of one row of outputs
-        and may reach into the next ones, each ``pitch`` further, of which only the first ``width`` are outputs.
-        """
-        builder, lanes = self.builder, self.shape.lanes
-        within = builder.icmp_signed("<=", builder.add(column, _LONG(self.shape.width)), row[0])
-        for r in range(self.shape.rows):
-            with builder.if_then(builder.icmp_signed(">", many, _LONG(r))):
-                constant = self.load_splat(bias, r)
-                values = [self.add(builder.load(self.sums[r, v]), constant) for v in range(self.shape.vectors)]
-                target = self.offset(out, builder.mul(between, _LONG(r)), self.size)
-                with builder.if_else(within) as (inside, across):
-                    with inside:
-                        first = self.offset(target, column, self.size)
-                        for v, value in enumerate(values):
-                            self.store(value, self.offset(first, v * lanes, self.size))
-                    with across:
-                        for v, value in enumerate(values):
-                            self._write_across(value, target, builder.add(column, _LONG(v * lanes)), row)
-
-    def _write_across(self, value: Any, target: Any, column: Any, row: tuple[Any, Any, Any, Any]) -> None:
-        """Store those lanes of a vector that are outputs, in as many rows as it reaches."""
-        builder, (width, pitch, out_pitch, rows) = self.builder, row
-        lanes = ir.VectorType(_INT, self.shape.lanes)
-        number = ir.Constant(lanes, [_INT(i) for i in range(self.shape.lanes)])
-        mask_type = ir.VectorType(ir.IntType(1), self.shape.lanes)
-        kind = f"{'i' if self.exact else 'f'}{8 * self.size}"
-        masked_store = self._function(
-            f"llvm.masked.store.v{self.shape.lanes}{kind}.p0",
-            ir.VoidType(),
-            [self.vector, self.vector.as_pointer(), _INT, mask_type],
-        )
-        start, (test, body, end) = builder.block, (builder.append_basic_block(n) for n in ("test", "body", "end"))
-        first_row = builder.sdiv(column, pitch)
-        first_lane = builder.sub(builder.mul(first_row, pitch), column)
-        builder.branch(test)
-
-        builder.position_at_end(test)
-        lane, r = builder.phi(_LONG), builder.phi(_LONG)
-        lane.add_incoming(first_lane, start)
-        r.add_incoming(first_row, start)
-        more = builder.icmp_signed("<", lane, _LONG(self.shape.lanes))
-        builder.cbranch(builder.and_(more, builder.icmp_signed("<", r, rows)), body, end)
-
-        builder.position_at_end(body)
-        low, high = (self.splat(builder.trunc(x, _INT), lanes) for x in (lane, builder.add(lane, width)))
+    def store_lanes(self, value: Any, address: Any, first: Any, end: Any) -> None:
+        """Store only lanes ``first`` to ``end`` of a vector; the address is that of lane 0, stored or not."""
+        builder, numbers = self.builder, ir.VectorType(INT, self.lanes)
+        number = ir.Constant(numbers, [INT(i) for i in range(self.lanes)])
+        low, high = (self.splat(builder.trunc(x, INT), numbers) for x in (first, end))
         mask = builder.and_(builder.icmp_signed(">=", number, low), builder.icmp_signed("<", number, high))
-        address = self.offset(target, builder.sub(builder.mul(r, out_pitch), lane), self.size)
-        builder.call(
-            masked_store, [value, builder.inttoptr(address, self.vector.as_pointer()), _INT(self.size), mask]
-        )
-        lane.add_incoming(builder.add(lane, pitch), body)
-        r.add_incoming(builder.add(r, _LONG(1)), body)
-        builder.branch(test)
-        builder.position_at_end(end)
+        pointer = builder.inttoptr(address, self.vector.as_pointer())
+        name = f"llvm.masked.store.v{self.lanes}{'i' if self.exact else 'f'}{8 * self.size}.p0"
+        store = self._function(name, ir.VoidType(), [self.vector, pointer.type, INT, mask.type])
+        builder.call(store, [value, pointer, INT(self.size), mask])
 
     def _function(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> Any:
         return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, arguments), name)
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  # noqa: ARG001  # numba's protocol
-    """One tile as a function that compiled code can call.
-
-    The array of weights only tells the dtype. ``numbers`` are integers: addresses of data, offsets, weights and program,
-    segments, chained, addresses of work, bias and out, and what :meth:`_Tile.write` takes.
-    """
-    shape = tile_shape(as_dtype(weights.dtype), bool(tall.literal_value))
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001  # numba's protocol
-        data, offsets, w, program, segments, chained, work, bias, out, between, many, column, *row = (
-            cgutils.unpack_tuple(builder, values[2], 16)
-        )
-        made = _Tile(context, builder, weights.dtype, shape)
-        several = builder.icmp_signed("!=", chained, _LONG(0))
-        made.clear(work, several)
-        made.run(program, segments, data, offsets, w, work)
-        made.flush(builder.select(several, _LONG((1 << shape.rows) - 1), _LONG(0)), work)
-        made.collect(work, several)
-        made.write(out, between, many, bias, column, tuple(row))
-        return context.get_dummy_value()
-
-    return types.void(weights, tall, numbers), generate
-
-
-@cache
-def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., None]:
-    """The loop over all tiles of a box of outputs, compiled for one dtype.
-
-    It takes
-
-    data : address
-        Readable for one tile's width beyond what the outputs need.
-    offsets : (steps,) array
-    weights : (blocks, steps, rows) array
-        One block for all outputs, or one for each ``rows`` neighbours along the tile's rows.
-    bias : (blocks, rows) array
-    program : (segments, 4) array
-    chained : bool
-        Whether the program flushes.
-    out : address
-    shape : tuple of 4 ints
-        Outputs: slices, neighbours along the tile's rows, lines, and outputs of a line.
-    strides : tuple of 3 ints
-        Of the data for each of these but the last, which lie side by side.
-    out_strides : tuple of 3 ints
-    joined : bool
-        Whether the lines of a slice are computed in one run, with what lies between them.
-    """
-    real, index = numba.from_dtype(dtype), numba.int64
-    tall = tile.rows > 4
-    # Constants of the compiled code, and part of what its cache is kept under.
-    rows, width, size, scratch = tile.rows, tile.width, dtype.itemsize, 2 * tile.rows * tile.width
-
-    def correlate(  # type: ignore[no-untyped-def]  # noqa: ANN202
-        data, offsets, weights, bias, program, chained, out, shape, strides, out_strides, joined  # noqa: ANN001
-    ):
-        slices, neighbours, lines, line = shape
-        blocks, steps = weights.shape[0], weights.shape[1]
-        work = np.empty(scratch, weights.dtype)
-        runs, rows_left = (1, lines) if joined else (lines, 1)
-        run = (rows_left - 1) * strides[2] + line
-        # Blocks of weights: all of them tile by tile, while its data are in L1. One: row by row, as the output lies.
-        together, stretch = (neighbours, width) if blocks > 1 else (rows, run)
-        for s in range(slices):
-            for n0 in range(0, neighbours, together):
-                for r in range(runs):
-                    source = data + (s * strides[0] + r * strides[2]) * size
-                    target = out + (s * out_strides[0] + r * out_strides[2]) * size
-                    for begin in range(0, run, stretch):
-                        for n in range(n0, min(n0 + together, neighbours), rows):
-                            block = n // rows if blocks > 1 else 0
-                            for x in range(begin, min(begin + stretch, run), width):
-                                first = x // strides[2]
-                                _tile(
-                                    weights,
-                                    tall,
-                                    (
-                                        source + (n * strides[1] + x) * size,
-                                        offsets.ctypes.data,
-                                        weights.ctypes.data + block * steps * rows * size,
-                                        program.ctypes.data,
-                                        program.shape[0],
-                                        chained,
-                                        work.ctypes.data,
-                                        bias.ctypes.data + block * rows * size,
-                                        target + (n * out_strides[1] + first * out_strides[2]) * size,
-                                        out_strides[1],
-                                        min(rows, neighbours - n),
-                                        x - first * strides[2],
-                                        line,
-                                        strides[2],
-                                        out_strides[2],
-                                        rows_left - first,
-                                    ),
-                                )
-
-    triple, four = types.UniTuple(index, 3), types.UniTuple(index, 4)
-    signature = numba.void(
-        index, index[::1], real[:, :, ::1], real[:, ::1], index[:, ::1], index, index, four, triple, triple, index
-    )  # fmt: skip
-    return compiled_kernel(correlate, signature)
