@@ -122,7 +122,7 @@ def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int,
     number = np.moveaxis(np.arange(math.prod(size)).reshape(size), 1 + axis, 1)
     where = np.moveaxis(places.taps, 1 + axis, 1)  # (C_in, layers, ..., 4)
     step = np.zeros(4, np.int64)
-    step[1 + axis] = places.neighbour[axis]
+    step[1 + axis] = places.neighbour[axis] * places.stride[axis]
     for c in range(size[0]):
         for layers in places.layers[axis]:  # those of one phase, each one ``step`` after the other
             for i in range(len(layers) + rows - 1):
@@ -219,17 +219,18 @@ class Correlation:
         depth, height, width = shape
         _, plane, pitch, _ = data.strides
         out_volume, out_plane, out_pitch, _ = out.strides
-        planes = _Tiles(depth, plane, out_plane)
+        sd, sh, _ = self._places.stride
+        planes = _Tiles(depth, sd * plane, out_plane)
         for unit in self._units:
             target = out.volume(unit.first, self._itemsize).address
-            lines = _Lines(height, width, pitch, out_pitch)
+            lines = _Lines(height, width, sh * pitch, out_pitch)
             if unit.count > 1:
                 channels = _Tiles(unit.count, 0, out_volume)
                 self._run(unit, group, finite, data, data.address, target, planes, channels, lines)
                 continue
             along, rows = planes, unit.shape.rows
             if self._axis == 1:
-                along, lines = _Tiles(height, pitch, out_pitch), _Lines(depth, width, plane, out_plane)
+                along, lines = _Tiles(height, sh * pitch, out_pitch), _Lines(depth, width, sd * plane, out_plane)
             for start in range(min(self._step, along.count)):  # outputs a step apart see the same places
                 many = -(-(along.count - start) // self._step)
                 whole = many // rows * rows
@@ -271,7 +272,7 @@ class Correlation:
             (slices.count, tiles.count, lines.count, lines.width),
             (slices.stride, tiles.stride, lines.stride),
             (slices.out_stride, tiles.out_stride, lines.out_stride),
-            lines.joined(unit.shape.width),
+            lines.joined(unit.shape.lanes),
         )
 
     def _program(self, unit: _Unit, rows: int) -> Program:
@@ -300,6 +301,7 @@ class _Lines(NamedTuple):
     stride: int
     out_stride: int
 
-    def joined(self, tile: int) -> bool:
-        """Whether to compute what lies between two lines, too, as that costs less than tiles that are not full."""
-        return -(-((self.count - 1) * self.stride + self.width) // tile) < self.count * -(-self.width // tile)
+    def joined(self, lanes: int) -> bool:
+        """Whether to compute what lies between two lines, too, as that costs less than vectors that are not full."""
+        run = (self.count - 1) * self.stride + self.width
+        return -(-run // lanes) < self.count * -(-self.width // lanes)

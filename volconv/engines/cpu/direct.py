@@ -54,7 +54,7 @@ class Direct:
     def needs(self, problem: Problem) -> Needs:
         """No grid: a sum's order is that of its taps, wherever the block lies."""
         # A strided block is held twice, as it is and split into phases.
-        strided = problem.params.stride != (1, 1, 1)
+        strided = problem.params.stride[2] > 1
         return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES // 2 if strided else BLOCK_BYTES)
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedDirect:
@@ -73,7 +73,7 @@ class PreparedDirect:
         from volconv.engines.cpu.correlation import Correlation
 
         places = TapPlaces.of(params)
-        self._phases = Phases(params, places, weight.dtype)
+        self._phases = Phases(places, weight.dtype)
         self._rows = params.out_channels // params.groups
         # Outputs of one channel share what they load along D, or along H where there is no D to speak of.
         axis = 1 if params.kernel_size[0] == 1 or output_shape[2] < 4 else 0

@@ -1,7 +1,7 @@
 """A block as memory in which every tap of a kernel is an offset, whatever stride, dilation and channels.
 
-A strided block is first split into its phases: within one phase a strided convolution has stride 1. Then output
-``(z, y, x)`` sees each tap at an offset of its own from ``z*plane + y*pitch + x``.
+Where lines are strided, they are first split into phases: within one phase a strided convolution has stride 1. Then
+output ``(z, y, x)`` sees each tap at an offset of its own from ``z*sd*plane + y*sh*pitch + x``.
 """
 
 from __future__ import annotations
@@ -48,21 +48,23 @@ class Flat(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TapPlaces:
-    """Where the taps of a convolution lie once a block is split into the phases of its strides.
+    """Where the taps of a convolution lie in a block, once its lines are split into the phases of their stride.
 
     Parameters
     ----------
-    phases : (P, 3) array
-        The phases that some tap falls in; those of no tap are never formed.
+    stride : tuple of 3 ints
+    phases : tuple of ints
+        Along W, the phases that some tap falls in; those of no tap are never formed.
     taps : (C_in/groups, kD, kH, kW, 4) array
-        For each tap its place among the (channel, phase) planes, then along D, H, W.
+        For each tap its place among the (channel, phase) volumes, then along D, H and, within its phase, W.
     layers : 3 lists of lists
-        For each axis the kernel's layers, those of one phase together.
+        For each axis the kernel's layers, those together that one output sees where another sees the one before.
     neighbour : tuple of 3 ints
-        Outputs so far apart see the same places, one layer on.
+        How many outputs apart those two are.
     """
 
-    phases: NDArray[np.int64]
+    stride: Triple
+    phases: tuple[int, ...]
     taps: NDArray[np.int64]
     layers: tuple[list[list[int]], ...]
     neighbour: Triple
@@ -70,52 +72,50 @@ class TapPlaces:
     @classmethod
     def of(cls, params: Conv3dParams) -> TapPlaces:
         """The places for these parameters."""
-        axes = list(zip(params.kernel_size, params.dilation, params.stride, strict=True))
-        where = [[(k * dilation % stride, k * dilation // stride) for k in range(n)] for n, dilation, stride in axes]
-        phases = sorted({(d[0], h[0], w[0]) for d, h, w in itertools.product(*where)})
-        index = {phase: i for i, phase in enumerate(phases)}
+        d, h, w = ([k * dil for k in range(n)] for n, dil in zip(params.kernel_size, params.dilation, strict=True))
+        stride = params.stride[2]
+        phases = sorted({x % stride for x in w})
         located = [
-            (channel * len(phases) + index[d[0], h[0], w[0]], d[1], h[1], w[1])
+            (channel * len(phases) + phases.index(x % stride), z, y, x // stride)
             for channel in range(params.in_channels // params.groups)
-            for d, h, w in itertools.product(*where)
+            for z, y, x in itertools.product(d, h, w)
         ]
         layers = tuple(
-            [[k for k in range(len(axis)) if axis[k][0] == phase] for phase in sorted({p for p, _ in axis})]
-            for axis in where
+            [[k for k, x in enumerate(axis) if x % s == phase] for phase in sorted({x % s for x in axis})]
+            for axis, s in zip((d, h, w), params.stride, strict=True)
         )
-        nd, nh, nw = (dilation // math.gcd(stride, dilation) for _, dilation, stride in axes)
+        nd, nh, nw = (dil // math.gcd(s, dil) for dil, s in zip(params.dilation, params.stride, strict=True))
         taps = np.array(located, dtype=np.int64).reshape(-1, *params.kernel_size, 4)
-        return cls(np.array(phases, dtype=np.int64), taps, layers, (nd, nh, nw))
+        return cls(params.stride, tuple(phases), taps, layers, (nd, nh, nw))
 
 
 class Phases:
-    """Splits blocks into the phases of their strides: within one phase a strided convolution has stride 1.
+    """Splits the lines of blocks into the phases of their stride: within one phase a convolution has stride 1 along W.
 
     Parameters
     ----------
-    params : Conv3dParams
     places : TapPlaces
     dtype : numpy.dtype
         Of the blocks.
     """
 
-    def __init__(self, params: Conv3dParams, places: TapPlaces, dtype: np.dtype[Any]) -> None:
-        self._stride = params.stride
-        self._phases = places.phases
+    def __init__(self, places: TapPlaces, dtype: np.dtype[Any]) -> None:
+        self._stride = places.stride[2]
+        self._phases = np.array(places.phases)
         self._split = None
-        if params.stride != (1, 1, 1):
+        if self._stride > 1:
             from volconv.engines.cpu.flat_kernels import compiled_split_phases
 
             self._split = compiled_split_phases(dtype)
 
     def __call__(self, block: NDArray[Any]) -> NDArray[Any]:
-        """A (C, D, H, W) block as (C*phases, d, h, w): itself where there is but one phase."""
+        """A (C, D, H, W) block as (C*phases, D, H, W/stride): itself where the stride is 1."""
         if self._split is None:
             return block
-        size = tuple(-(-n // s) for n, s in zip(block.shape[1:], self._stride, strict=True))
-        phases = with_slack((block.shape[0], len(self._phases), *size), block.dtype)
+        channels, depth, height, width = block.shape
+        phases = with_slack((channels, len(self._phases), depth, height, -(-width // self._stride)), block.dtype)
         self._split(block, self._stride, self._phases, phases)
-        return phases.reshape(-1, *size)
+        return phases.reshape(-1, *phases.shape[2:])
 
 
 def with_slack(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -9,7 +9,7 @@ What steps, rows and programs mean is up to :mod:`volconv.engines.cpu.correlatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,11 @@ class TileShape:
     rows: int
     vectors: int
     lanes: int
+
+    @property
+    def widths(self) -> list[int]:
+        """Vectors of a tile, and of narrower ones for the ends of lines."""
+        return [3, 2, 1] if self.vectors == 3 else [4, 2]
 
     @property
     def width(self) -> int:
@@ -199,21 +204,37 @@ def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  #
     """One tile as a function that compiled code can call.
 
     The array of weights only tells the dtype. ``numbers`` are integers: addresses of data, offsets, weights and program,
-    segments, chained, addresses of work, bias and out, and what :meth:`_Tile.write` takes.
+    segments, chained, addresses of work, bias and out, what :meth:`_Tile.write` takes, and outputs left to the run's end.
     """
     shape = tile_shape(as_dtype(weights.dtype), bool(tall.literal_value))
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001  # numba's protocol
-        data, offsets, w, program, segments, chained, work, bias, out, between, many, column, *row = (
-            cgutils.unpack_tuple(builder, values[2], 16)
+        data, offsets, w, program, segments, chained, work, bias, out, between, many, column, *row, left = (
+            cgutils.unpack_tuple(builder, values[2], 17)
         )
-        made = _Tile(context, builder, weights.dtype, shape)
         several = builder.icmp_signed("!=", chained, LONG(0))
-        made.clear(work, several)
-        made.run(program, segments, data, offsets, w, work)
-        made.flush(builder.select(several, LONG((1 << shape.rows) - 1), LONG(0)), work)
-        made.collect(work, several)
-        made.write(out, between, many, bias, column, tuple(row))
+
+        def emit(widths: list[int]) -> None:
+            """A tile of the first width; a narrower one where fewer outputs are left."""
+            made = _Tile(context, builder, weights.dtype, replace(shape, vectors=widths[0]))
+            if len(widths) > 1:
+                few = builder.icmp_signed("<=", left, LONG(widths[1] * shape.lanes))
+                with builder.if_else(few, likely=False) as (narrow, full):
+                    with narrow:
+                        emit(widths[1:])
+                    with full:
+                        finish(made)
+            else:
+                finish(made)
+
+        def finish(made: _Tile) -> None:
+            made.clear(work, several)
+            made.run(program, segments, data, offsets, w, work)
+            made.flush(builder.select(several, LONG((1 << shape.rows) - 1), LONG(0)), work)
+            made.collect(work, several)
+            made.write(out, between, many, bias, column, tuple(row))
+
+        emit(shape.widths)
         return context.get_dummy_value()
 
     return types.void(weights, tall, numbers), generate
@@ -290,6 +311,7 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
                                         strides[2],
                                         out_strides[2],
                                         rows_left - first,
+                                        run - x,
                                     ),
                                 )
 

@@ -106,7 +106,7 @@ class PreparedWinograd:
         self._bias = np.ascontiguousarray(bias).reshape(params.groups, self._rows)
         shapes = [tile_shape(weight.dtype, tall) for tall in (True, False)]
         shape = min(shapes, key=lambda s: -(-self._rows // s.rows) * s.rows)
-        self._vector_run = shape.width
+        self._vector_run = shape.lanes
         self._padded_rows = -(-self._rows // shape.rows) * shape.rows
         # What remains of the kernel in Winograd's domain: its taps along W.
         kernel = _in_domain(weight, self._axes)
