@@ -89,8 +89,24 @@ class PreparedFft:
             )
             for group in range(len(out) // rows):
                 values = block[(slice(group * channels, (group + 1) * channels), *seen)]
+                values = self._without_unseen(values, tuple(e - c for c, e in zip(corner, ends, strict=True)))
                 target = out[(slice(group * rows, (group + 1) * rows), *here)]
                 self._tile(values, target, (first_group + group) * rows)
+
+    def _without_unseen(self, values: NDArray[Any], outputs: tuple[int, ...]) -> NDArray[Any]:
+        """Zeros for voxels between taps that no output sees: a large one would leave its rounding errors everywhere."""
+        params, kept = self._params, values
+        for axis, (k, d, s, n) in enumerate(
+            zip(params.kernel_size, params.dilation, params.stride, outputs, strict=True), 1
+        ):
+            if s == 1 and (d == 1 or n >= d):
+                continue
+            seen = (np.arange(n)[:, None] * s + np.arange(k) * d).reshape(-1)
+            unseen = np.setdiff1d(np.arange(values.shape[axis]), seen)
+            if unseen.size:
+                kept = kept.copy() if kept is values else kept
+                kept[(slice(None),) * axis + (unseen,)] = 0
+        return kept
 
     def _tile(self, values: NDArray[Any], target: NDArray[Any], first_row: int) -> None:
         """One tile of one group: each channel there, and each output channel back."""
@@ -123,9 +139,7 @@ class PreparedFft:
         return self._thread.buffers  # type: ignore[no-any-return]
 
 
-def _add_product(
-    a: NDArray[Any], b: NDArray[Any], total: NDArray[Any], product: NDArray[Any], is_first: bool
-) -> None:
+def _add_product(a: NDArray[Any], b: NDArray[Any], total: NDArray[Any], product: NDArray[Any], is_first: bool) -> None:
     for start in range(0, total.size, PRODUCTS):
         part = slice(start, start + PRODUCTS)
         if is_first:
@@ -186,9 +200,7 @@ class Transform:
         second[d:] = 0
         np.fft.fft(second, axis=0, norm="ortho", out=spectrum)
 
-    def inverse(
-        self, spectrum: NDArray[Any], stride: tuple[int, int, int], bias: Any, result: NDArray[Any]
-    ) -> None:
+    def inverse(self, spectrum: NDArray[Any], stride: tuple[int, int, int], bias: Any, result: NDArray[Any]) -> None:
         """First outputs of each axis, every one or each at a distance of ``stride``."""
         wanted = tuple(slice(0, (n - 1) * s + 1, s) for n, s in zip(result.shape, stride, strict=True))
         d, h, _ = result.shape

@@ -116,9 +116,7 @@ def _choose(params: Conv3dParams, output_shape: Index5, itemsize: int) -> Tiles:
     price = seconds * idle * np.maximum(1, workspace / WORKSPACE_BYTES) ** 2
     price = price * np.where(counts[0] > 1, np.maximum(1, slab / SLAB_VOXELS), 1)
     best = np.unravel_index(int(np.argmin(price)), price.shape)
-    (d, h, w), (nd, nh, nw) = (
-        [int(values[k].reshape(-1)[best[k]]) for k in range(3)] for values in (box, size)
-    )
+    (d, h, w), (nd, nh, nw) = ([int(values[k].reshape(-1)[best[k]]) for k in range(3)] for values in (box, size))
     return Tiles((d, h, w), (nd, nh, nw), bool(keep[best]), float(seconds[best]))
 
 
@@ -138,7 +136,7 @@ def _candidates(outputs: int, params: Conv3dParams, axis: int) -> NDArray[np.int
         seen = (box - 1) * stride + kernel
         if count == 1 and params.padding_mode == "zeros" and params.padding_value == 0:
             high = max(0, params.padding_high[axis] - (stride - 1))
-            seen = max(kernel, seen - min(params.padding_low[axis], high))
+            seen = max(kernel, (box - 1) * stride + 1, seen - min(params.padding_low[axis], high))
         size = good_size(seen)
         if count > 4 and size < 1.25 * kernel:
             break
@@ -155,6 +153,8 @@ def bytes_of(tiles: Tiles, params: Conv3dParams, itemsize: int) -> int:
 def input_bytes(tiles: Tiles, params: Conv3dParams, itemsize: int) -> int:
     """Size of the padded block of one tile."""
     per_in = params.in_channels // params.groups
-    return itemsize * per_in * math.prod(
-        (b - 1) * s + e for b, s, e in zip(tiles.box, params.stride, params.effective_kernel, strict=True)
+    return (
+        itemsize
+        * per_in
+        * math.prod((b - 1) * s + e for b, s, e in zip(tiles.box, params.stride, params.effective_kernel, strict=True))
     )
