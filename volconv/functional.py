@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv import dtypes
+from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, ShapeError
 from volconv.io import create_volume, describe_volume, opened
 from volconv.io.array import ArraySink, ArraySource
@@ -112,7 +113,8 @@ def conv3d(
     shape = batched_shape(volume.shape)
     dtype = dtypes.result_dtype(volume.dtype, weights.dtype)
     compute_dtype = dtypes.compute_dtype(dtype)
-    plan = make_plan(params, shape, compute_dtype, algorithm=algorithm, threads=threads)
+    factors = find_factors(params, weights, compute_dtype)
+    plan = make_plan(params, shape, compute_dtype, algorithm=algorithm, factors=factors, threads=threads)
     biases = check_bias(bias, params)
     if biases is not None and not np.can_cast(biases.dtype, compute_dtype, "same_kind"):
         raise DtypeError(f"bias must be of a dtype that {compute_dtype} results can take (got {biases.dtype})")
@@ -245,6 +247,7 @@ def apply(
             volume.info.shape,
             job.compute_dtype,
             algorithm=algorithm,
+            factors=find_factors(job.params, job.weight, job.compute_dtype),
             threads=threads,
             voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
             chunk_depth=info.access.chunk[2] if info.access.chunk else 1,

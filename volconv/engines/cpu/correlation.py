@@ -27,10 +27,37 @@ if TYPE_CHECKING:
 
     from volconv.engines.cpu.flat import Flat, TapPlaces
 
-#: Taps summed in plain order before the sum is added, with compensation, to a total. Each may err by half an epsilon of
-#: the sum of magnitudes; with one for the parts' additions, one for the total and one for the bias, 27 stay under the
+#: How often a term of a direct sum may be rounded, each time by half an epsilon: with the bias that stays under the
 #: bound of 16 epsilon.
-CHAIN = 27
+ROUNDINGS = 31
+
+
+class Sums(NamedTuple):
+    """How sums are formed: in chains of so many taps, whose results are added up.
+
+    ``kind`` is 0 where one chain is all; 1 where chains are added as they are; 2 with compensation.
+    """
+
+    chain: int
+    kind: int
+
+    @classmethod
+    def of(cls, taps: int, roundings: int) -> Sums:
+        """The fewest chains such that no term is rounded more often than that.
+
+        A term is rounded once for each tap of its chain, and once for each chain that is added; with compensation that
+        is twice in all, and once for the total (see ``_Tile`` in :mod:`volconv.engines.cpu.tile`).
+
+        >>> Sums.of(27, 31), Sums.of(125, 31), Sums.of(343, 31)
+        (Sums(chain=27, kind=0), Sums(chain=25, kind=1), Sums(chain=28, kind=2))
+        """
+        if taps <= roundings:
+            return cls(taps, 0)
+        for chains in range(2, roundings):
+            chain = -(-taps // chains)
+            if chain + chains - 1 <= roundings:
+                return cls(chain, 1)
+        return cls(roundings - 3, 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,14 +72,14 @@ class Program:
         Which tap of its kernel each row takes its weight from; -1 for none.
     segments : (segments, 4) array
         Pattern of rows, first and last step, and rows to flush before it (bits).
-    chained : bool
-        Whether anything is flushed at all.
+    chained : int
+        How the parts of a sum are added up: the kind of :class:`Sums`.
     """
 
     places: NDArray[np.int64]
     taps: NDArray[np.int64]
     segments: NDArray[np.int64]
-    chained: bool
+    chained: int
 
     def weights(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Weights (blocks, steps, rows) of (blocks, rows or 1, taps) kernels."""
@@ -71,8 +98,8 @@ class Program:
 class _Builder:
     """Collects steps into segments, and sees to it that no sum grows longer than a chain."""
 
-    def __init__(self, shape: TileShape, chain: int) -> None:
-        self.rows, self.chain = shape.rows, chain
+    def __init__(self, shape: TileShape, sums: Sums) -> None:
+        self.rows, self.sums, self.chain = shape.rows, sums, sums.chain
         self.numbers = {pattern: i for i, pattern in enumerate(patterns(shape))}
         self.places: list[NDArray[np.int64]] = []
         self.taps: list[NDArray[np.int64]] = []
@@ -101,23 +128,21 @@ class _Builder:
 
     def program(self) -> Program:
         segments = np.array(self.segments, dtype=np.int64)
-        return Program(
-            np.concatenate(self.places), np.concatenate(self.taps), segments, bool(segments[:, 3].any())
-        )
+        return Program(np.concatenate(self.places), np.concatenate(self.taps), segments, self.sums.kind)
 
 
-def channel_program(places: TapPlaces, shape: TileShape, chain: int) -> Program:
+def channel_program(places: TapPlaces, shape: TileShape, sums: Sums) -> Program:
     """Rows are output channels."""
-    builder = _Builder(shape, chain)
+    builder = _Builder(shape, sums)
     where = places.taps.reshape(-1, 4)
     taps = np.broadcast_to(np.arange(len(where))[:, None], (len(where), shape.rows))
     builder.add(0, shape.rows, where, taps)
     return builder.program()
 
 
-def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int, chain: int) -> Program:
+def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int, sums: Sums) -> Program:
     """Rows, so many of a tile's, are neighbours along an axis (0 is D, 1 is H)."""
-    builder = _Builder(shape, chain)
+    builder = _Builder(shape, sums)
     size = places.taps.shape[:4]
     number = np.moveaxis(np.arange(math.prod(size)).reshape(size), 1 + axis, 1)
     where = np.moveaxis(places.taps, 1 + axis, 1)  # (C_in, layers, ..., 4)
@@ -181,16 +206,16 @@ class Correlation:
     bias : (groups, C_out) array
     axis : int
         Along which outputs of one channel share a tile: 0 is D, 1 is H.
-    chain : int
-        Most taps that are summed in plain order.
+    roundings : int
+        How often a term may be rounded.
     """
 
     def __init__(
-        self, places: TapPlaces, weight: NDArray[Any], bias: NDArray[Any], axis: int = 0, chain: int = CHAIN
+        self, places: TapPlaces, weight: NDArray[Any], bias: NDArray[Any], axis: int = 0, roundings: int = ROUNDINGS
     ) -> None:
-        if weight.dtype.kind == "i":
-            chain = weight.size  # integers are exact
-        self._places, self._axis, self._chain = places, axis, chain
+        taps = math.prod(weight.shape[2:])
+        self._sums = Sums.of(taps, taps if weight.dtype.kind == "i" else roundings)  # integers are exact
+        self._places, self._axis = places, axis
         self._step, self._itemsize = places.neighbour[axis], weight.itemsize
         low, high = (tile_shape(weight.dtype, tall) for tall in (False, True))
         self._units = []
@@ -277,12 +302,12 @@ class Correlation:
 
     def _program(self, unit: _Unit, rows: int) -> Program:
         if unit.count > 1:
-            return channel_program(self._places, unit.shape, self._chain)
+            return channel_program(self._places, unit.shape, self._sums)
         return self._neighbours(rows, unit.shape)
 
     @cache  # noqa: B019  # shared by all channels
     def _neighbours(self, rows: int, shape: TileShape) -> Program:
-        return neighbour_program(self._places, shape, self._axis, rows, self._chain)
+        return neighbour_program(self._places, shape, self._axis, rows, self._sums)
 
 
 class _Tiles(NamedTuple):

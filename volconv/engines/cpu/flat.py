@@ -101,6 +101,7 @@ class Phases:
 
     def __init__(self, places: TapPlaces, dtype: np.dtype[Any]) -> None:
         self._stride = places.stride[2]
+        self.count = len(places.phases)
         self._phases = np.array(places.phases)
         self._split = None
         if self._stride > 1:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from volconv.engines.cpu.direct import Direct
 from volconv.engines.cpu.gemm import Gemm
+from volconv.engines.cpu.separable import Separable
 from volconv.engines.cpu.winograd import Winograd
 from volconv.errors import ParameterError
 
 if TYPE_CHECKING:
     from volconv.engines import Engine, Problem
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Winograd(), Gemm())}
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Separable(), Winograd(), Gemm())}
 
 #: What ``algorithm=`` may say.
 ALGORITHMS = ("auto", *_ENGINES)

@@ -77,21 +77,22 @@ class _Tile(Emitter):
         self.places = [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
         self.sums = {place: cgutils.alloca_once(builder, self.vector) for place in self.places}
 
-    def clear(self, work: Any, chained: Any) -> None:
+    def clear(self, work: Any, chained: Any, compensated: Any) -> None:
         """Start sums, and totals and what they lost where there are such."""
         for place in self.places:
             self.builder.store(self.zero, self.sums[place])
-        with self.builder.if_then(chained):
-            for i in range(2 * len(self.places)):
-                self.store(self.zero, self.offset(work, i, self.bytes))
+        for i, needed in enumerate((chained, compensated)):
+            with self.builder.if_then(needed):
+                for j in range(len(self.places)):
+                    self.store(self.zero, self.offset(work, i * len(self.places) + j, self.bytes))
 
-    def run(self, program: Any, segments: Any, data: Any, offsets: Any, weights: Any, work: Any) -> None:
+    def run(self, program: Any, segments: Any, data: Any, offsets: Any, weights: Any, work: Any, compensated: Any) -> None:
         """All segments of a program; each is a pattern, its steps from first to last, and rows to flush before it."""
         builder = self.builder
         with cgutils.for_range(builder, segments) as segment:
             where = self.offset(program, segment.index, 4 * 8)
             pattern, first, last, flushed = (self.load_long(where, i) for i in range(4))
-            self.flush(flushed, work)
+            self.flush(flushed, work, compensated)
             end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
             switch = builder.switch(pattern, never)
             for i, (low, high) in enumerate(patterns(self.shape)):
@@ -116,42 +117,57 @@ class _Tile(Emitter):
                 place = self.sums[r, v]
                 self.builder.store(self.multiply_add(value, weight, self.builder.load(place)), place)
 
-    def flush(self, rows: Any, work: Any) -> None:
-        """Move some rows (bits of a mask) of partial sums into their totals.
-
-        What the addition rounds away is kept (Dekker's Fast2Sum; where the part is larger than the total it may be off
-        by half an epsilon of the part, which over all parts comes to half an epsilon of the sum of magnitudes).
-        """
+    def flush(self, rows: Any, work: Any, compensated: Any) -> None:
+        """Move some rows (bits of a mask) of partial sums into their totals."""
         builder = self.builder
         with builder.if_then(builder.icmp_signed("!=", rows, LONG(0)), likely=False):
             for r in range(self.shape.rows):
                 with builder.if_then(builder.icmp_signed("!=", builder.and_(rows, LONG(1 << r)), LONG(0))):
-                    for v in range(self.shape.vectors):
-                        self._flush_vector(r, v, work)
+                    for kept in (False, True):
+                        with builder.if_then(compensated if kept else builder.not_(compensated)):
+                            for v in range(self.shape.vectors):
+                                self._flush_vector((r, v), work, kept)
 
-    def _flush_vector(self, r: int, v: int, work: Any) -> None:
-        builder, i = self.builder, self.places.index((r, v))
-        total, lost = self.offset(work, i, self.bytes), self.offset(work, i + len(self.places), self.bytes)
-        before, part = self.load(total, self.vector, self.size), builder.load(self.sums[r, v])
-        builder.store(self.zero, self.sums[r, v])
-        after = self.add(before, part)
+    def _flush_vector(self, place: tuple[int, int], work: Any, kept: bool) -> None:
+        total, lost = self._totals(place, work)
+        after, rounded = self._added(place, total, kept)
         self.store(after, total)
-        if not self.exact:
-            rounded = builder.fsub(part, builder.fsub(after, before))
-            self.store(builder.fadd(self.load(lost, self.vector, self.size), rounded), lost)
+        if rounded is not None:
+            self.store(self.add(self.load(lost, self.vector, self.size), rounded), lost)
+        self.builder.store(self.zero, self.sums[place])
 
-    def collect(self, work: Any, chained: Any) -> None:
-        """Make totals, with what they lost, the sums."""
+    def _added(self, place: tuple[int, int], total: Any, kept: bool) -> tuple[Any, Any]:
+        """A total with its partial sum, and what the addition rounds away where that is kept.
+
+        Dekker's Fast2Sum: where the part is larger than the total it may be off by half an epsilon of the part, which
+        over all parts comes to half an epsilon of the sum of magnitudes.
+        """
         builder = self.builder
-        with builder.if_then(chained):
-            for i, place in enumerate(self.places):
-                total = self.load(self.offset(work, i, self.bytes), self.vector, self.size)
-                if not self.exact:
-                    lost = self.load(self.offset(work, i + len(self.places), self.bytes), self.vector, self.size)
-                    # Where the sum is not finite, neither is what was lost, and it must not count.
-                    finite = builder.fcmp_ordered("==", builder.fsub(total, total), self.zero)
-                    total = builder.select(finite, builder.fadd(total, lost), total)
-                builder.store(total, self.sums[place])
+        before, part = self.load(total, self.vector, self.size), builder.load(self.sums[place])
+        after = self.add(before, part)
+        if self.exact or not kept:
+            return after, None
+        return after, builder.fsub(part, builder.fsub(after, before))
+
+    def _totals(self, place: tuple[int, int], work: Any) -> tuple[Any, Any]:
+        """Addresses of a total and of what it lost."""
+        i = self.places.index(place)
+        return self.offset(work, i, self.bytes), self.offset(work, i + len(self.places), self.bytes)
+
+    def collect(self, work: Any, chained: Any, compensated: Any) -> None:
+        """Make the sums what they are with their totals."""
+        builder = self.builder
+        for kept in (False, True):
+            with builder.if_then(compensated if kept else builder.and_(chained, builder.not_(compensated))):
+                for place in self.places:
+                    total, lost = self._totals(place, work)
+                    value, rounded = self._added(place, total, kept)
+                    if rounded is not None:
+                        rounded = builder.fadd(self.load(lost, self.vector, self.size), rounded)
+                        # Where the sum is not finite, neither is what was lost, and it must not count.
+                        finite = builder.fcmp_ordered("==", builder.fsub(value, value), self.zero)
+                        value = builder.select(finite, builder.fadd(value, rounded), value)
+                    builder.store(value, self.sums[place])
 
     def write(self, out: Any, between: Any, many: Any, bias: Any, column: Any, row: tuple[Any, Any, Any, Any]) -> None:
         """Add the bias and store ``many`` rows, ``between`` elements apart.
@@ -213,6 +229,7 @@ def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  #
             cgutils.unpack_tuple(builder, values[2], 17)
         )
         several = builder.icmp_signed("!=", chained, LONG(0))
+        compensated = builder.icmp_signed("==", chained, LONG(2))
 
         def emit(widths: list[int]) -> None:
             """A tile of the first width; a narrower one where fewer outputs are left."""
@@ -228,10 +245,9 @@ def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  #
                 finish(made)
 
         def finish(made: _Tile) -> None:
-            made.clear(work, several)
-            made.run(program, segments, data, offsets, w, work)
-            made.flush(builder.select(several, LONG((1 << shape.rows) - 1), LONG(0)), work)
-            made.collect(work, several)
+            made.clear(work, several, compensated)
+            made.run(program, segments, data, offsets, w, work, compensated)
+            made.collect(work, several, compensated)
             made.write(out, between, many, bias, column, tuple(row))
 
         emit(shape.widths)
@@ -254,8 +270,8 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
         along the tile's rows.
     bias : (blocks, rows) array
     program : (segments, 4) array
-    chained : bool
-        Whether the program flushes.
+    chained : int
+        How the parts of a sum are added up; see :class:`volconv.engines.cpu.correlation.Sums`.
     out : address
     shape : tuple of 4 ints
         Outputs: slices, neighbours along the tile's rows, lines, and outputs of a line.

@@ -17,6 +17,7 @@ import numpy as np
 
 from volconv.engines import SLACK_BYTES, Needs
 from volconv.engines.cpu.flat import Flat, TapPlaces, lines_of
+from volconv.engines.cpu.nonfinite import guarded
 from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volconv.engines import Problem
+    from volconv.engines import Prepared, Problem
     from volconv.params import Conv3dParams, Triple
 
 #: Seconds for one multiply-add in float32, and to carry one voxel of input or output from and to each plane of
@@ -84,9 +85,9 @@ class Winograd:
         d, h = (2 * params.dilation[a] if a in winograd_axes(params) else 1 for a in (0, 1))
         return Needs(grid=(d, h, 1), block_bytes=BLOCK_BYTES)
 
-    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedWinograd:
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
         """See :meth:`volconv.engines.Engine.prepare`."""
-        return PreparedWinograd(problem.params, weight, bias)
+        return guarded(PreparedWinograd(problem.params, weight, bias), problem, weight, bias)
 
     def session(self) -> AbstractContextManager[None]:
         """Nothing to hold."""
@@ -97,7 +98,7 @@ class PreparedWinograd:
     """See :class:`volconv.engines.Prepared`."""
 
     def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        from volconv.engines.cpu.correlation import channel_program
+        from volconv.engines.cpu.correlation import Sums, channel_program
         from volconv.engines.cpu.tile import compiled_correlate, tile_shape
         from volconv.engines.cpu.winograd_kernels import compiled_forward, compiled_inverse
 
@@ -111,7 +112,7 @@ class PreparedWinograd:
         # What remains of the kernel in Winograd's domain: its taps along W.
         kernel = _in_domain(weight, self._axes)
         rest = replace(params, kernel_size=(1, 1, params.kernel_size[2]))
-        self._program = channel_program(TapPlaces.of(rest), shape, CHAIN)
+        self._program = channel_program(TapPlaces.of(rest), shape, Sums.of(weight.shape[1] * params.kernel_size[2], CHAIN))
         self._planes, self._channels, taps = len(kernel), weight.shape[1], math.prod(kernel.shape[2:])
         padded = np.zeros((self._planes, params.groups, self._padded_rows, taps), weight.dtype)
         padded[:, :, : self._rows] = kernel.reshape(self._planes, params.groups, self._rows, taps)

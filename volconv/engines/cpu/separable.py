@@ -1,0 +1,166 @@
+"""The separable algorithm: kernels that are products of three 1-D ones, or sums of a few, as passes along D, H and W.
+
+All passes of a work item are done while it is in cache; along D first, where neighbouring outputs share most.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volconv.engines import Needs
+from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of, with_slack
+from volconv.engines.cpu.nonfinite import guarded
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from volconv.engines import Prepared, Problem
+    from volconv.engines.factors import Factors
+    from volconv.params import Conv3dParams
+
+#: Seconds for one multiply-add in float32 along D and H, and along W, and to read one voxel and to store one (set by
+#: tests/benchmarks/algorithms.py).
+SECONDS_ALONG = (1 / 50e9, 1 / 50e9, 1 / 35e9)
+SECONDS_PER_VOXEL = 0.4e-9
+
+BLOCK_BYTES = 2 << 20
+
+
+class Separable:
+    """See :class:`volconv.engines.Engine`."""
+
+    name = "separable"
+
+    def supports(self, problem: Problem) -> str | None:
+        """Floating point, and weights that are sums of few products."""
+        if problem.dtype.kind != "f":
+            return f"separable needs a floating-point dtype (got {problem.dtype})"
+        if problem.factors is None:
+            return "separable needs large kernels of one channel that are sums of a few products (these are not)"
+        return None
+
+    def cost(self, problem: Problem) -> float:
+        """The passes' multiply-adds at the measured rates, with the halo of work items, and the memory traffic."""
+        params, shape, factors = problem.params, problem.output_shape, problem.factors
+        terms = 1 if factors is None else factors.terms
+        voxels = float(math.prod(shape))
+        # What a pass is done for: along D for lines and rows with their halo, along H for lines, along W for outputs.
+        (_, eh, ew), (_, sh, sw) = params.effective_kernel, params.stride
+        across = [(h * s + e) / h for h, s, e in ((min(shape[3], 40), sh, eh), (min(shape[4], 256), sw, ew))]
+        spread = (across[0] * across[1], across[1], 1.0)
+        seconds = sum(
+            voxels * terms * k * halo * rate
+            for k, halo, rate in zip(params.kernel_size, spread, SECONDS_ALONG, strict=True)
+        )
+        read = voxels * params.in_channels / params.out_channels * params.stride[0] * spread[0]
+        return (seconds + (voxels + read) * SECONDS_PER_VOXEL) * problem.dtype.itemsize / 4
+
+    def needs(self, problem: Problem) -> Needs:  # noqa: ARG002  # the protocol's signature
+        """No grid: sums come in the order of their taps, wherever the block lies."""
+        return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES)
+
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
+        """See :meth:`volconv.engines.Engine.prepare`."""
+        assert problem.factors is not None  # noqa: S101  # as supports() says
+        return guarded(PreparedSeparable(problem.params, problem.factors, bias), problem, weight, bias)
+
+    def session(self) -> AbstractContextManager[None]:
+        """Nothing to hold."""
+        return nullcontext()
+
+
+def roundings_of(factors: Factors) -> int:
+    """How often a term may be rounded in each of three passes, so that all stay under the bound of 16 epsilon.
+
+    Rounded once more are the sums of terms and the bias; all is in proportion to the terms' magnitudes.
+    """
+    return max(3, int((32 / factors.growth - factors.terms) / 3))
+
+
+class PreparedSeparable:
+    """See :class:`volconv.engines.Prepared`."""
+
+    def __init__(self, params: Conv3dParams, factors: Factors, bias: NDArray[Any]) -> None:
+        from volconv.engines.cpu.correlation import Correlation
+
+        self._dtype, self._rows = bias.dtype, params.out_channels // params.groups
+        self._terms, groups, roundings = factors.terms, params.groups, roundings_of(factors)
+        along = list(factors.along)
+        # A factor of one number along D or H needs no pass of its own.
+        self._skipped = tuple(params.kernel_size[axis] == params.stride[axis] == 1 for axis in (0, 1))
+        for axis in (0, 1):
+            if self._skipped[axis]:
+                along[2] = along[2] * along[axis]
+        many = self._rows * self._terms
+
+        def one_pass(axis: int, channels: int) -> TapPlaces:
+            kernel, stride, dilation = (
+                tuple(v[i] if i == axis else 1 for i in range(3))
+                for v in (params.kernel_size, params.stride, params.dilation)
+            )
+            only = replace(
+                params, in_channels=channels, groups=1, kernel_size=kernel, stride=stride, dilation=dilation
+            )
+            return TapPlaces.of(only)
+
+        d, h, w = (factor.astype(self._dtype) for factor in along)
+        nothing = np.zeros((groups, many), self._dtype)
+        self._depth = Correlation(one_pass(0, 1), d.reshape(groups, many, 1, -1, 1, 1), nothing, 0, roundings)
+        self._height = Correlation(
+            one_pass(1, 1), h.reshape(groups * many, 1, 1, 1, -1, 1), nothing.reshape(-1, 1), 1, roundings
+        )
+        places = one_pass(2, self._terms)
+        self._width = Correlation(
+            places, w.reshape(groups * self._rows, 1, self._terms, 1, 1, -1), bias.reshape(-1, 1), 0, roundings
+        )
+        self._phases = Phases(places, self._dtype)
+        self._buffers = threading.local()
+
+    def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
+        """See :meth:`volconv.engines.Prepared.__call__`."""
+        many, size = self._rows * self._terms, block.itemsize
+        _, height, width = block.shape[1:]
+        depth, out_height, _ = out.shape[1:]
+        with lines_of(out) as target:
+            source, outputs = Flat.of(block), Flat.of(target)
+            for i in range(len(block)):
+                group, data, step = first_group + i, source.volume(i, size), 0
+                if not self._skipped[0]:
+                    passed = Flat.of(self._scratch(0, (many, depth, height, width)))
+                    self._depth(group, data, passed, (depth, height, width), finite=False)
+                    data, step = passed, 1
+                lines: NDArray[Any] | None = None
+                if not self._skipped[1]:
+                    lines = self._scratch(1, (many, depth, out_height, width))
+                    passed = Flat.of(lines)
+                    for j in range(many):
+                        shape = depth, out_height, width
+                        self._height(
+                            group * many + j, data.volume(step * j, size), passed.volume(j, size), shape, finite=False
+                        )
+                elif step:
+                    lines = self._scratch(0, (many, depth, height, width))
+                else:
+                    lines = block[i : i + 1]
+                lines = self._phases(lines)
+                split, ours = Flat.of(lines), self._skipped != (True, True)
+                for j in range(self._rows):
+                    begin = split.volume(j * self._terms * self._phases.count if ours else 0, size)
+                    end = outputs.volume(i * self._rows + j, size)
+                    self._width(group * self._rows + j, begin, end, out.shape[1:], finite=False)
+
+    def _scratch(self, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        """A buffer of one thread, kept from call to call."""
+        held = self._buffers.__dict__.setdefault("held", {})
+        found = held.get(number)
+        if found is None or found.size < math.prod(shape):
+            found = held[number] = with_slack((math.prod(shape),), self._dtype)
+        return found[: math.prod(shape)].reshape(shape)

@@ -1,0 +1,164 @@
+"""Kernels as sums of products of three 1-D ones: what weights are a product of, if they are.
+
+A Gaussian or a box is one such term, a Laplacian or a Laplacian of Gaussian a sum of three. They are found from the
+weights, in float64: one term through the largest weight, whose row, column and file must multiply to the rest; several
+by singular values (SVD) of the kernel unfolded along one axis, and then of each of its planes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from volconv.params import Conv3dParams
+
+    Term = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+
+#: How far products may be off, in epsilons of the compute dtype, by the largest weight and by the sum of magnitudes:
+#: far under the error bound of 16.
+TOLERANCE = 0.5
+#: Terms that may be worth it.
+MOST_TERMS = 4
+#: How much the terms' magnitudes may exceed the kernel's: they are what rounding errors are in proportion to.
+MOST_GROWTH = 1.45
+#: Kernels of fewer taps are as fast without.
+LEAST_TAPS = 60
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Factors:
+    """Weights (C_out, 1, kD, kH, kW) as sums of products.
+
+    Parameters
+    ----------
+    along : 3 arrays
+        ``along[i][o, r]`` is the factor of term ``r`` of output channel ``o`` along D, H or W; (C_out, terms, kernel).
+    growth : float
+        Sum of the terms' magnitudes, over the kernel's.
+    """
+
+    along: tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+    growth: float
+
+    @property
+    def terms(self) -> int:
+        """How many products are added up."""
+        return int(self.along[0].shape[1])
+
+
+def find_factors(params: Conv3dParams, weight: NDArray[Any], dtype: np.dtype[Any]) -> Factors | None:
+    """What these weights are a sum of products of; None where that would not pay.
+
+    Parameters
+    ----------
+    params : Conv3dParams
+    weight : (C_out, C_in/groups, kD, kH, kW) array
+        Real.
+    dtype : numpy.dtype
+        Compute dtype; its epsilon is what products must agree to.
+
+    Examples
+    --------
+    >>> from volconv.params import Conv3dParams
+    >>> box = np.full((1, 1, 5, 5, 5), 0.008)
+    >>> find_factors(Conv3dParams.parse(box.shape), box, np.dtype(np.float32)).terms
+    1
+    """
+    kernel = params.kernel_size
+    spread = sum(k > 1 for k in kernel)
+    if dtype.kind not in "fc" or weight.dtype.kind == "c" or weight.shape[1] != 1:
+        return None
+    if spread < 2 or np.prod(kernel) < LEAST_TAPS or not np.isfinite(weight).all():
+        return None
+    epsilon = float(np.finfo(dtype).eps)
+    known: dict[bytes, list[Term] | None] = {}
+    found: list[list[Term]] = []
+    for values in weight[:, 0].astype(np.float64):
+        key = values.tobytes()
+        if key not in known:
+            known[key] = _terms(values, epsilon)
+        terms = known[key]
+        if terms is None:
+            return None
+        found.append(terms)
+    most = max(map(len, found))
+    along = tuple(np.zeros((len(found), most, k)) for k in kernel)
+    growth = 1.0
+    for o, terms in enumerate(found):
+        for r, term in enumerate(terms):
+            for axis, factor in zip(along, term, strict=True):
+                axis[o, r] = factor
+        magnitude = sum(np.prod([np.abs(f).sum() for f in term]) for term in terms)
+        total = np.abs(weight[o]).sum()
+        growth = max(growth, float(magnitude / total) if total else 1.0)
+    if growth > MOST_GROWTH:
+        return None
+    return Factors((along[0], along[1], along[2]), growth)
+
+
+def _terms(kernel: NDArray[np.float64], epsilon: float) -> list[Term] | None:
+    """The fewest products, up to a few, that add up to a (kD, kH, kW) kernel."""
+    one = _product_through_largest(kernel)
+    for product in (one, _closest_product(kernel, one)):
+        if _agrees([product], kernel, epsilon):
+            return [product]
+    if kernel.size > 1 << 18:
+        return None  # an SVD would take longer than it could save
+    best: list[Term] | None = None
+    for axis in range(3):
+        terms = _split_along(kernel, axis, epsilon)
+        if terms is not None and (best is None or len(terms) < len(best)) and _agrees(terms, kernel, epsilon):
+            best = terms
+    return best
+
+
+def _product_through_largest(kernel: NDArray[np.float64]) -> Term:
+    """The one product that has the kernel's values on the lines through its largest."""
+    d, h, w = np.unravel_index(np.argmax(np.abs(kernel)), kernel.shape)
+    largest = kernel[d, h, w] or 1.0
+    return kernel[:, h, w] / largest, kernel[d, :, w] / largest, kernel[d, h, :].copy()
+
+
+def _closest_product(kernel: NDArray[np.float64], start: Term) -> Term:
+    """A product nearer to a kernel whose values were rounded: least squares along each axis in turn, twice."""
+    d, h, w = start
+    for _ in range(2):
+        d = np.einsum("dhw,h,w->d", kernel, h, w) / ((h @ h) * (w @ w) or 1.0)
+        h = np.einsum("dhw,d,w->h", kernel, d, w) / ((d @ d) * (w @ w) or 1.0)
+        w = np.einsum("dhw,d,h->w", kernel, d, h) / ((d @ d) * (h @ h) or 1.0)
+    return d, h, w
+
+
+def _split_along(kernel: NDArray[np.float64], axis: int, epsilon: float) -> list[Term] | None:
+    """Terms by singular values: along one axis, then within each plane."""
+    planes = np.moveaxis(kernel, axis, 0)
+    nothing = epsilon / 4 * float(np.linalg.norm(kernel))
+    terms = []
+    for line, plane in _singular(planes.reshape(len(planes), -1), nothing):
+        for first, second in _singular(plane.reshape(planes.shape[1:]), nothing):
+            factors = [first, second]
+            factors.insert(axis, line)
+            terms.append((factors[0], factors[1], factors[2]))
+            if len(terms) > MOST_TERMS:
+                return None
+    return terms
+
+
+def _singular(matrix: NDArray[np.float64], nothing: float) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    """Products of a column and a row that add up to a matrix, but for what is next to nothing."""
+    u, s, v = np.linalg.svd(matrix, full_matrices=False)
+    return [(u[:, i], s[i] * v[i]) for i in range(len(s)) if s[i] > nothing]
+
+
+def _agrees(terms: list[Term], kernel: NDArray[np.float64], epsilon: float) -> bool:
+    """Whether terms add up to the kernel, by the largest difference and by the sum of differences."""
+    total = sum(np.multiply.outer(np.multiply.outer(d, h), w) for d, h, w in terms)
+    off, size = np.abs(total - kernel), np.abs(kernel)
+    # float64 has nothing to form its own products in; a few roundings are allowed for.
+    allowed = max(TOLERANCE * epsilon, 4 * float(np.finfo(np.float64).eps))
+    return bool(off.max() <= allowed * size.max() and off.sum() <= allowed * size.sum())
