@@ -104,7 +104,7 @@ def item_shape(
             block = row * ((d - 1) * sd + kd)
             # Rows that are cut, or short, cost more than their halo: vectors of sums that are not full.
             filled = max(w / (-(-w // VECTORS) * VECTORS), w / (w + kw - 1) * h / (h + VECTORS / (w + kw)))
-            price = block / (d * h * w) * (1 + 16 / w) / filled * max(1.0, block / block_bytes)
+            price = block / (d * h * w) * (1 + 64 / w) / filled * max(1.0, block / block_bytes)
             # With too few items some threads end before others.
             items = -(-depth // d) * -(-height // h) * -(-width // w)
             price *= max(1.0, wanted / items) ** 0.5

@@ -208,14 +208,18 @@ class Correlation:
         Along which outputs of one channel share a tile: 0 is D, 1 is H.
     roundings : int
         How often a term may be rounded.
+    stretch : int
+        So many tiles of neighbours' lines are computed at a time, where the output stays in cache; 0: one after the
+        other, as the output lies.
     """
 
     def __init__(
-        self, places: TapPlaces, weight: NDArray[Any], bias: NDArray[Any], axis: int = 0, roundings: int = ROUNDINGS
-    ) -> None:
+        self, places: TapPlaces, weight: NDArray[Any], bias: NDArray[Any], axis: int = 0, roundings: int = ROUNDINGS,
+        stretch: int = 0,
+    ) -> None:  # fmt: skip
         taps = math.prod(weight.shape[2:])
         self._sums = Sums.of(taps, taps if weight.dtype.kind == "i" else roundings)  # integers are exact
-        self._places, self._axis = places, axis
+        self._places, self._axis, self._stretch = places, axis, stretch
         self._step, self._itemsize = places.neighbour[axis], weight.itemsize
         low, high = (tile_shape(weight.dtype, tall) for tall in (False, True))
         self._units = []
@@ -298,6 +302,7 @@ class Correlation:
             (slices.stride, tiles.stride, lines.stride),
             (slices.out_stride, tiles.out_stride, lines.out_stride),
             lines.joined(unit.shape.lanes),
+            1 if unit.count > 1 else self._stretch,
         )
 
     def _program(self, unit: _Unit, rows: int) -> Program:

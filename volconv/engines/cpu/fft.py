@@ -1,4 +1,8 @@
-"""The fft algorithm: products of spectra, tile by tile (overlap-save). For large kernels."""
+"""The fft algorithm: products of spectra, tile by tile (overlap-save). For large kernels.
+
+Along D a tile of ``n`` reals is transformed as ``n/2`` complex numbers whose frequencies lie between those of the usual
+transform: what wraps around changes its sign, which no output sees, and no frequency is one of half a number.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines import Needs
-from volconv.engines.cpu.fft_tiles import bytes_of, choose_tiles, input_bytes
+from volconv.engines import SLACK_BYTES, Needs
+from volconv.engines.cpu.fft_tiles import ELEMENT, LINE, choose_tiles
+from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,10 +25,7 @@ if TYPE_CHECKING:
 
     from volconv.engines import Problem
     from volconv.engines.cpu.fft_tiles import Tiles
-    from volconv.params import Conv3dParams
-
-#: Elements that are multiplied at a time: a share of L2 (set by tests/benchmarks/algorithms.py).
-PRODUCTS = 1 << 14
+    from volconv.params import Conv3dParams, Triple
 
 
 class Fft:
@@ -41,8 +43,9 @@ class Fft:
 
     def needs(self, problem: Problem) -> Needs:
         """Blocks of whole tiles."""
-        tiles = choose_tiles(problem)
-        return Needs(grid=tiles.box, block_bytes=input_bytes(tiles, problem.params, problem.dtype.itemsize))
+        params, box = problem.params, choose_tiles(problem).box
+        voxels = params.in_channels // params.groups * math.prod(block_shape(box, params))
+        return Needs(grid=box, block_bytes=voxels * problem.dtype.itemsize)
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedFft:
         """See :meth:`volconv.engines.Engine.prepare`."""
@@ -53,47 +56,229 @@ class Fft:
         return nullcontext()
 
 
+class Axis:
+    """The transform along one axis, as the compiled loops read it.
+
+    ``passes`` has a row for each pass: kind of butterfly, radix, bytes between a butterfly's elements, address of the
+    twiddle factors, and how many butterflies have the same ones.
+    """
+
+    def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
+        from volconv.engines.cpu.fft_kernels import RADICES
+
+        rows, factors, left = [], [np.ones(0, np.complex128)], size
+        for radix in radices(size):
+            gap = left // radix
+            at = 2 * dtype.itemsize * sum(map(len, factors))
+            rows.append((3 * RADICES.index(radix), radix, gap * ELEMENT, at, size // left))
+            turns = np.outer(np.arange(1, gap), np.arange(1, radix)) / left
+            factors.append(np.exp(-2j * np.pi * turns).reshape(-1))
+            left = gap
+        self._factors = pairs(np.concatenate(factors), dtype)
+        self.passes = np.array(rows, np.int64).reshape(-1, 5)
+        self.passes[:, 3] += self._factors.ctypes.data
+
+
+def radices(size: int) -> list[int]:
+    """Butterflies that a transform is made of.
+
+    >>> radices(144), radices(96), radices(1)
+    ([4, 4, 3, 3], [8, 4, 3], [])
+    """
+    twos = (size & -size).bit_length() - 1
+    found = [8] * (twos // 3 - (twos > 3 and twos % 3 == 1)) + {0: [], 1: [4, 4] if twos > 3 else [2], 2: [4]}[twos % 3]
+    size >>= twos
+    for factor in (5, 3):
+        while size % factor == 0:
+            found.append(factor)
+            size //= factor
+    return found
+
+
+def pairs(numbers: NDArray[np.complex128], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Complex numbers as pairs of reals."""
+    return numbers.astype(np.result_type(dtype, np.complex64)).view(dtype).reshape(-1, 2)
+
+
+def room(elements: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Memory for so many elements, and a little more, that begins with a cache line."""
+    memory = np.empty((elements * ELEMENT + SLACK_BYTES + LINE) // dtype.itemsize, dtype)
+    return memory[-memory.ctypes.data % LINE // dtype.itemsize :]
+
+
 class PreparedFft:
     """See :class:`volconv.engines.Prepared`."""
 
     def __init__(self, params: Conv3dParams, tiles: Tiles, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        self._params, self._tiles = params, tiles
-        self._rows = params.out_channels // params.groups
-        self._channels = params.in_channels // params.groups
-        self._weight, self._bias = weight, bias
+        from volconv.engines.cpu import fft_kernels as kernels
+
+        self._params, self._tiles, self._dtype, self._bias = params, tiles, weight.dtype, bias
+        self._rows, self._channels = params.out_channels // params.groups, params.in_channels // params.groups
+        self._enter, self._middle, self._leave = (
+            compiled(weight.dtype)
+            for compiled in (kernels.compiled_enter, kernels.compiled_middle, kernels.compiled_leave)
+        )
+        depth, height, width = tiles.size
+        self._half, self._lanes = depth // 2, LINE // weight.itemsize
+        self._work_elements = kernels.work_elements(self._channels, (height, width), weight.itemsize)
+        # An axis along which kernels have one tap is not transformed.
+        sizes = [self._half] + [1 if k == 1 else n for k, n in zip(params.kernel_size[1:], (height, width), strict=True)]
+        self._axes = [Axis(n, weight.dtype) for n in sizes]
+        turns = np.exp(1j * np.pi * np.arange(self._half) / depth)
+        self._twists = pairs(turns.conj(), weight.dtype)
+        self._untwists = pairs(turns / math.prod(sizes), weight.dtype)
+        self._zeros = room(1, weight.dtype)
+        self._zeros[:] = 0
         self._thread = threading.local()  # buffers, kept from block to block: fresh memory costs more than filling it
-        self._spectra: NDArray[Any] | None = None
+
+        self._what = kernels.NEITHER
+        self._kernels, self._kernel_shape = self._enter_kernels(weight)
+        self._spectra, self._group_bytes = self._zeros, 0
         if tiles.keep:
-            transform = Transform(tiles.size, weight.dtype)
-            self._spectra = np.empty((*weight.shape[:2], *transform.shape), transform.complex)
-            for kernel, spectrum in zip(weight, self._spectra, strict=True):
-                for taps, target in zip(kernel, spectrum, strict=True):
-                    transform.kernel(taps, params.dilation, target)
+            self._what = kernels.USE
+            self._group_bytes = self._rows * self._channels * self._half * height * self._whole(width) // self._lanes * ELEMENT
+            self._spectra = room(params.groups * self._group_bytes // ELEMENT, weight.dtype)
+            for group in range(params.groups):
+                self._multiply(kernels.MAKE, group, (1, 1), (1, 1), 1)
+            self._kernels = self._zeros
 
     @property
     def prepared_bytes(self) -> int:
-        """Memory of the spectra that are kept."""
-        return bytes_of(self._tiles, self._params, self._weight.itemsize) if self._tiles.keep else 0
+        """Memory of spectra."""
+        return self._spectra.nbytes + self._kernels.nbytes
+
+    def _whole(self, width: int) -> int:
+        return -(-width // self._lanes) * self._lanes
+
+    def _enter_kernels(self, weight: NDArray[Any]) -> tuple[NDArray[Any], tuple[int, int]]:
+        """Kernels transformed along D, and their size (H, W)."""
+        params = self._params
+        dilation = params.dilation
+        extent = [
+            n if k == 1 and axis else e
+            for axis, (n, k, e) in enumerate(
+                zip(self._tiles.size, params.kernel_size, params.effective_kernel, strict=True)
+            )
+        ]
+        depth, height, width = extent
+        taps = np.zeros((depth, height, self._whole(width)), weight.dtype)
+        # The spectrum of a single tap is the same everywhere, and so are its copies that nothing transforms.
+        apart = tuple(slice(None) if k == 1 else slice(0, e, d) for k, e, d in zip(params.kernel_size, params.effective_kernel, dilation, strict=True))
+        elements = self._half * height * self._whole(width) // self._lanes
+        spectra = room(len(weight) * self._channels * elements, weight.dtype)
+        to = spectra.ctypes.data
+        buffer = room(self._half, weight.dtype)
+        for kernel in weight.reshape(-1, *weight.shape[2:]):
+            taps[..., :width][apart] = kernel
+            self._enter_one(taps, (depth, height, width), buffer, to, elements // self._half * ELEMENT)
+            to += elements * ELEMENT
+        return spectra, (height, width)
+
+    def _enter_one(self, values: NDArray[Any], shape: tuple[int, ...], buffer: NDArray[Any], to: int, gap: int) -> None:
+        self._enter(
+            self._zeros,
+            values.ctypes.data,
+            *values.strides[:2],
+            shape,
+            self._axes[0].passes,
+            self._twists,
+            buffer.ctypes.data,
+            self._zeros.ctypes.data,
+            to,
+            gap,
+        )
+
+    def _multiply(self, what: int, group: int, seen: tuple[int, int], wanted: tuple[int, int], step: int) -> None:
+        """All that lies between the transforms along D."""
+        kernel_gap = math.prod(self._kernel_shape[:1]) * self._whole(self._kernel_shape[1]) // self._lanes * ELEMENT
+        kernel_bytes = self._half * kernel_gap
+        values, gaps = self._values(seen)
+        at = values.ctypes.data
+        self._middle(
+            self._zeros,
+            what,
+            self._half,
+            self._tiles.size[1:],
+            at,
+            (self._channels, *seen),
+            gaps,
+            self._kernels.ctypes.data + group * self._rows * self._channels * kernel_bytes,
+            self._kernel_shape,
+            (kernel_bytes, kernel_gap),
+            self._spectra.ctypes.data + group * self._group_bytes,
+            at,
+            (self._rows, *wanted),
+            step,
+            self._axes[1].passes,
+            self._axes[2].passes,
+            self._buffer("work", self._work_elements).ctypes.data,
+        )
+
+    def _values(self, seen: tuple[int, int]) -> tuple[NDArray[Any], tuple[int, int]]:
+        """Where a tile's channels are between transforms, and bytes between channels and between frequencies along D.
+
+        The latter is an odd number of elements: a power of two would send all to a few lines of the caches.
+        """
+        gap = seen[0] * self._whole(seen[1]) // self._lanes | 1
+        elements = self._half * gap
+        values = self._buffer("values", elements * max(self._channels, self._rows))
+        return values, (elements * ELEMENT, gap * ELEMENT)
+
+    def _buffer(self, name: str, elements: int) -> NDArray[Any]:
+        """Memory of this thread."""
+        found: NDArray[Any] | None = getattr(self._thread, name, None)
+        if found is None or found.nbytes < elements * ELEMENT:
+            found = room(elements, self._dtype)
+            setattr(self._thread, name, found)
+        return found
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
         box, stride, kernel = self._tiles.box, self._params.stride, self._params.effective_kernel
-        rows, channels = self._rows, self._channels
-        corners = itertools.product(*(range(0, n, b) for n, b in zip(out.shape[1:], box, strict=True)))
-        for corner in corners:
-            ends = [min(c + b, n) for c, b, n in zip(corner, box, out.shape[1:], strict=True)]
-            here = tuple(slice(c, e) for c, e in zip(corner, ends, strict=True))
+        for corner in itertools.product(*(range(0, n, b) for n, b in zip(out.shape[1:], box, strict=True))):
+            shape = [min(b, n - c) for c, b, n in zip(corner, box, out.shape[1:], strict=True)]
+            here = tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))
+            # What lies beyond the size of the transform is zeros: see :func:`volconv.engines.cpu.fft_tiles._candidates`.
             seen = tuple(
-                slice(c * s, min((e - 1) * s + k, c * s + n))
-                for c, e, s, k, n in zip(corner, ends, stride, kernel, self._tiles.size, strict=True)
+                slice(c * s, c * s + min((n - 1) * s + k, size))
+                for c, n, s, k, size in zip(corner, shape, stride, kernel, self._tiles.size, strict=True)
             )
-            for group in range(len(out) // rows):
-                values = block[(slice(group * channels, (group + 1) * channels), *seen)]
-                values = self._without_unseen(values, tuple(e - c for c, e in zip(corner, ends, strict=True)))
-                target = out[(slice(group * rows, (group + 1) * rows), *here)]
-                self._tile(values, target, (first_group + group) * rows)
+            for group in range(len(out) // self._rows):
+                values = block[(slice(group * self._channels, (group + 1) * self._channels), *seen)]
+                target = out[(slice(group * self._rows, (group + 1) * self._rows), *here)]
+                self._tile(self._without_unseen(values, shape), target, first_group + group)
 
-    def _without_unseen(self, values: NDArray[Any], outputs: tuple[int, ...]) -> NDArray[Any]:
+    def _tile(self, values: NDArray[Any], target: NDArray[Any], group: int) -> None:
+        """One tile of one group."""
+        depth, height, width = target.shape[1:]
+        step = self._params.stride
+        across = (width - 1) * step[2] + 1
+        seen = values.shape[2], values.shape[3]
+        memory, gaps = self._values(seen)
+        at = memory.ctypes.data
+        buffer = self._buffer("line", self._half)
+        for channel, volume in enumerate(values):
+            self._enter_one(volume, volume.shape, buffer, at + channel * gaps[0], gaps[1])
+        self._multiply(self._what, group, seen, (height, across), step[1])
+        direct = step[2] == 1 and target.strides[3] == target.itemsize
+        for row, result in enumerate(target):
+            dense = result if direct else np.empty((depth, height, across), self._dtype)
+            self._leave(
+                self._bias[group * self._rows + row :],
+                at + row * gaps[0],
+                gaps[1],
+                (depth, height, across),
+                step[0],
+                self._axes[0].passes,
+                self._untwists,
+                buffer.ctypes.data,
+                dense.ctypes.data,
+                *dense.strides[:2],
+            )
+            if not direct:
+                result[...] = dense[..., :: step[2]]
+
+    def _without_unseen(self, values: NDArray[Any], outputs: list[int]) -> NDArray[Any]:
         """Zeros for voxels between taps that no output sees: a large one would leave its rounding errors everywhere."""
         params, kept = self._params, values
         for axis, (k, d, s, n) in enumerate(
@@ -104,109 +289,8 @@ class PreparedFft:
             seen = (np.arange(n)[:, None] * s + np.arange(k) * d).reshape(-1)
             unseen = np.setdiff1d(np.arange(values.shape[axis]), seen)
             if unseen.size:
-                kept = kept.copy() if kept is values else kept
+                if kept is values:
+                    kept = room(-(-values.size // self._lanes), self._dtype)[: values.size].reshape(values.shape)
+                    kept[...] = values
                 kept[(slice(None),) * axis + (unseen,)] = 0
         return kept
-
-    def _tile(self, values: NDArray[Any], target: NDArray[Any], first_row: int) -> None:
-        """One tile of one group: each channel there, and each output channel back."""
-        buffers = self._buffers()
-        transform = buffers.transform
-        for channel, spectrum in zip(values, buffers.spectra, strict=True):
-            transform.forward(channel, spectrum)
-        for row, result in enumerate(target, first_row):
-            self._accumulate(buffers, row)
-            transform.inverse(buffers.total, self._params.stride, self._bias[row], result)
-
-    def _accumulate(self, buffers: _Buffers, row: int) -> None:
-        """Sum over channels of spectrum times spectrum, a stretch at a time that stays in L2."""
-        total = buffers.total.reshape(-1)
-        spectra = buffers.spectra.reshape(self._channels, -1)
-        if self._spectra is None:
-            for channel in range(self._channels):
-                buffers.transform.kernel(self._weight[row, channel], self._params.dilation, buffers.kernel)
-                _add_product(spectra[channel], buffers.kernel.reshape(-1), total, buffers.product, channel == 0)
-            return
-        kernels = self._spectra[row].reshape(self._channels, -1)
-        for start in range(0, total.size, PRODUCTS):
-            part = slice(start, start + PRODUCTS)
-            for channel in range(self._channels):
-                _add_product(spectra[channel, part], kernels[channel, part], total[part], buffers.product, channel == 0)
-
-    def _buffers(self) -> _Buffers:
-        if not hasattr(self._thread, "buffers"):
-            self._thread.buffers = _Buffers(self._tiles, self._channels, self._weight.dtype)
-        return self._thread.buffers  # type: ignore[no-any-return]
-
-
-def _add_product(a: NDArray[Any], b: NDArray[Any], total: NDArray[Any], product: NDArray[Any], is_first: bool) -> None:
-    for start in range(0, total.size, PRODUCTS):
-        part = slice(start, start + PRODUCTS)
-        if is_first:
-            np.multiply(a[part], b[part], out=total[part])
-        else:
-            some = np.multiply(a[part], b[part], out=product[: total[part].size])
-            np.add(total[part], some, out=total[part])
-
-
-class _Buffers:
-    """Memory of one thread."""
-
-    def __init__(self, tiles: Tiles, channels: int, dtype: np.dtype[Any]) -> None:
-        self.transform = Transform(tiles.size, dtype)
-        shape, kind = self.transform.shape, self.transform.complex
-        self.spectra = np.empty((channels, *shape), kind)
-        self.total = np.empty(shape, kind)
-        self.kernel = np.empty((0,) if tiles.keep else shape, kind)
-        self.product = np.empty(PRODUCTS, kind)
-
-
-class Transform:
-    """Real transforms of one size, there and back, that leave out rows of zeros and rows that nobody needs.
-
-    NumPy's transforms stay in single precision, and are vectorised, where they scale and where they need not pad:
-    scaling is by ``1/sqrt(n)`` both ways.
-    """
-
-    def __init__(self, size: tuple[int, int, int], dtype: np.dtype[Any]) -> None:
-        self.size = size
-        self.shape = (size[0], size[1], size[2] // 2 + 1)
-        self.complex = np.result_type(dtype, np.complex64)
-        self._gain = dtype.type(math.sqrt(math.prod(size)))
-        self._real = np.zeros(size, dtype)
-        self._parts = np.empty((2, *self.shape), self.complex)
-
-    def kernel(self, taps: NDArray[Any], dilation: tuple[int, int, int], spectrum: NDArray[Any]) -> None:
-        """Conjugated spectrum of a kernel, without the scaling: the product with it is a correlation."""
-        extent = [(k - 1) * d + 1 for k, d in zip(taps.shape, dilation, strict=True)]
-        if dilation != (1, 1, 1):
-            apart = np.zeros(extent, taps.dtype)
-            apart[:: dilation[0], :: dilation[1], :: dilation[2]] = taps
-            taps = apart
-        self.forward(taps * self._gain, spectrum)
-        np.conjugate(spectrum, out=spectrum)
-
-    def forward(self, values: NDArray[Any], spectrum: NDArray[Any]) -> None:
-        """Scaled spectrum of values that zeros follow along each axis."""
-        d, h, w = values.shape
-        _, nh, nw = self.size
-        first, second = self._parts
-        real = self._real[:d, :h]
-        real[..., :w] = values
-        real[..., w:] = 0
-        first[:d, h:] = 0
-        np.fft.rfft(real, nw, axis=2, norm="ortho", out=first[:d, :h])
-        np.fft.fft(first[:d], nh, axis=1, norm="ortho", out=second[:d])
-        second[d:] = 0
-        np.fft.fft(second, axis=0, norm="ortho", out=spectrum)
-
-    def inverse(self, spectrum: NDArray[Any], stride: tuple[int, int, int], bias: Any, result: NDArray[Any]) -> None:
-        """First outputs of each axis, every one or each at a distance of ``stride``."""
-        wanted = tuple(slice(0, (n - 1) * s + 1, s) for n, s in zip(result.shape, stride, strict=True))
-        d, h, _ = result.shape
-        first, second = self._parts
-        np.fft.ifft(spectrum, axis=0, norm="ortho", out=first)
-        np.fft.ifft(first[wanted[0]], axis=1, norm="ortho", out=second[:d])
-        real = self._real[:d, :h]
-        np.fft.irfft(second[:d, wanted[1]], self.size[2], axis=2, norm="ortho", out=real)
-        np.add(real[..., wanted[2]], bias, out=result)

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 SECONDS_ALONG = (1 / 50e9, 1 / 50e9, 1 / 35e9)
 SECONDS_PER_VOXEL = 0.4e-9
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 9 << 19
+#: Tiles of a line that are done along a whole axis before the next ones: their data stay in L1 and L2 (set by
+#: tests/benchmarks/algorithms.py).
+STRETCH = 4
 
 
 class Separable:
@@ -113,9 +116,9 @@ class PreparedSeparable:
 
         d, h, w = (factor.astype(self._dtype) for factor in along)
         nothing = np.zeros((groups, many), self._dtype)
-        self._depth = Correlation(one_pass(0, 1), d.reshape(groups, many, 1, -1, 1, 1), nothing, 0, roundings)
+        self._depth = Correlation(one_pass(0, 1), d.reshape(groups, many, 1, -1, 1, 1), nothing, 0, roundings, STRETCH)
         self._height = Correlation(
-            one_pass(1, 1), h.reshape(groups * many, 1, 1, 1, -1, 1), nothing.reshape(-1, 1), 1, roundings
+            one_pass(1, 1), h.reshape(groups * many, 1, 1, 1, -1, 1), nothing.reshape(-1, 1), 1, roundings, STRETCH
         )
         places = one_pass(2, self._terms)
         self._width = Correlation(

@@ -280,6 +280,8 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
     out_strides : tuple of 3 ints
     joined : bool
         Whether the lines of a slice are computed in one run, with what lies between them.
+    stretch : int
+        So many tiles of a line are computed for all rows before the next ones; 0: all tiles, for one tile's rows.
     """
     real, index = numba.from_dtype(dtype), numba.int64
     tall = tile.rows > 4
@@ -287,15 +289,15 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
     rows, width, size, scratch = tile.rows, tile.width, dtype.itemsize, 2 * tile.rows * tile.width
 
     def correlate(  # type: ignore[no-untyped-def]  # noqa: ANN202
-        data, offsets, weights, bias, program, chained, out, shape, strides, out_strides, joined  # noqa: ANN001
+        data, offsets, weights, bias, program, chained, out, shape, strides, out_strides, joined, stretch
     ):
         slices, neighbours, lines, line = shape
         sets, blocks, steps = weights.shape[0], weights.shape[1], weights.shape[2]
         work = np.empty(scratch, weights.dtype)
         runs, rows_left = (1, lines) if joined else (lines, 1)
         run = (rows_left - 1) * strides[2] + line
-        # Blocks of weights: all of them tile by tile, while its data are in L1. One: row by row, as the output lies.
-        together, stretch = (neighbours, width) if blocks > 1 else (rows, run)
+        # All tiles' rows for a stretch of each line, while its data are in cache; or line by line, as the output lies.
+        together, stretch = (neighbours, stretch * width) if stretch else (rows, run)
         for s in range(slices):
             for n0 in range(0, neighbours, together):
                 for r in range(runs):
@@ -333,6 +335,7 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
 
     triple, four = types.UniTuple(index, 3), types.UniTuple(index, 4)
     signature = numba.void(
-        index, index[::1], real[:, :, :, ::1], real[:, ::1], index[:, ::1], index, index, four, triple, triple, index
+        index, index[::1], real[:, :, :, ::1], real[:, ::1], index[:, ::1], index, index, four, triple, triple, index,
+        index,
     )  # fmt: skip
     return compiled_kernel(correlate, signature)

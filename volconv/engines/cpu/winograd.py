@@ -172,6 +172,7 @@ class PreparedWinograd:
                 (plane, 0, count * width),
                 (product_plane, count * width, 0),
                 False,
+                1,
             )
             self._inverse(
                 products.ctypes.data,
