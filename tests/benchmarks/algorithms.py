@@ -1,11 +1,12 @@
 """What the tuned constants of engines/cpu stand on.
 
-``python tests/benchmarks/algorithms.py`` times each algorithm on one thread over channels and kernel sizes, beside the
-rate that its cost model predicts: from it come ``SECONDS_*``, and whether ``plan`` picks the faster one.
+``python tests/benchmarks/algorithms.py`` times each algorithm on one thread over channels and kernel sizes, beside what
+its cost model predicts: from it come ``SECONDS_*``, and whether ``plan`` picks the fastest.
 
-``python tests/benchmarks/algorithms.py direct_kernels.ROWS 300 600 1000`` times a few workloads on two threads with
+``python tests/benchmarks/algorithms.py winograd.DOMAIN_BYTES 1000000 4000000`` times a few workloads on two threads with
 each value of one constant in turn, each in a process and with a compilation cache of its own: from it come
-``direct.BLOCK_BYTES``, ``direct_kernels.RUN``, ``ROWS`` and ``DEPTH``, ``gemm.COLUMNS`` and ``PANEL_BYTES``.
+``direct.BLOCK_BYTES``, ``winograd.BLOCK_BYTES`` and ``DOMAIN_BYTES``, ``separable.BLOCK_BYTES`` and ``STRETCH``,
+``gemm.COLUMNS`` and ``PANEL_BYTES``.
 """
 
 from __future__ import annotations
@@ -16,22 +17,21 @@ import os
 for name in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(name, None)
 
-import itertools
 import subprocess
 import sys
 import tempfile
 from importlib import import_module
-from time import perf_counter, thread_time
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 
 import volconv
-from volconv.engines import get_engine
+from volconv.engines.cpu.plan import ALGORITHMS
+from volconv.errors import ParameterError
 from volconv.params import Conv3dParams
 from volconv.plan import make_plan
-from volconv.shapes import block_shape, multiply_adds
 
-SIZE = (96, 96, 96)
 ROUNDS = 5
 
 #: For the constants: name, input shape, weight shape, parameters.
@@ -45,39 +45,58 @@ WORKLOADS = [
 ]
 
 
-def rates(algorithm: str, channels: int, outputs: int, kernel: int) -> tuple[float, float]:
-    """Multiply-adds a second that one work item reaches, and those that the cost model predicts."""
-    params = Conv3dParams.parse((outputs, channels, kernel, kernel, kernel))
-    shape = (1, channels, *(s + kernel - 1 for s in SIZE))
-    dtype = np.dtype(np.float32)
-    plan = make_plan(params, shape, dtype, algorithm=algorithm, threads=1)
-    engine = get_engine(algorithm)
+#: For the cost models: input shape, weight shape, parameters.
+CASES = [
+    *[((1, 1, 96, 96, 96), (1, 1, k, k, k), {"padding": "same"}) for k in (1, 3, 5, 7, 11, 15)],
+    *[((1, 1, 64, 64, 64), (o, 1, 3, 3, 3), {"padding": 1}) for o in (2, 4, 8, 32)],
+    *[((1, c, 40, 40, 40), (c, c, 3, 3, 3), {"padding": 1}) for c in (2, 4, 8, 16, 32, 64)],
+    *[((1, c, 40, 40, 40), (c, c, 1, 1, 1), {}) for c in (4, 16, 64, 128)],
+    *[((1, 16, 40, 40, 40), (16, 16, 3, 3, 3), {"padding": d, "dilation": d}) for d in (2, 4)],
+    *[((1, 16, 40, 40, 40), (o, 16, 3, 3, 3), {"stride": 2}) for o in (16, 33)],
+    *[((1, 32, 12, 12, 12), (32, 32, 3, 3, 3), {"padding": 1}), ((1, 64, 6, 6, 6), (64, 64, 3, 3, 3), {"padding": 1})],
+    *[((1, 16, 48, 48, 48), (16, 1, k, k, k), {"padding": "same", "groups": 16}) for k in (3, 5)],
+    *[((1, 8, 32, 32, 32), (8, 8, k, k, k), {"padding": "same"}) for k in (5, 7, 9)],
+    *[((1, 16, 1, 200, 200), (16, 16, 1, 3, 3), {"padding": (0, 1, 1)})],
+    *[((1, 1, s, s, s), (1, 1, 3, 3, 3), {"padding": 1}) for s in (8, 16, 32, 64)],
+]
+
+
+def seconds(algorithm: str, case: tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]) -> tuple[float, float] | None:
+    """Seconds on one thread, measured and predicted; None where the algorithm cannot do it."""
+    input_shape, weight_shape, parameters = case
     rng = np.random.default_rng(0)
-    weight = rng.standard_normal(params.weight_shape, dtype=np.float32)
-    prepared = engine.prepare(params, weight, np.zeros(outputs, np.float32), plan.output_shape)
-    block = rng.standard_normal((channels, *block_shape(plan.item_box, params)), dtype=np.float32)
-    out = np.empty((outputs, *plan.item_box), np.float32)
-    macs = multiply_adds((1, *out.shape), params)
-    with engine.session():
-        prepared(block, out, 0)
-        times = []
-        for _ in range(max(3, int(5e8 / macs))):
-            start = thread_time()
-            prepared(block, out, 0)
-            times.append(thread_time() - start)
-    predicted = multiply_adds(plan.output_shape, params) / engine.cost(params, plan.output_shape, dtype)
-    return macs / float(np.median(times)), predicted
+    x, w = (rng.standard_normal(s, dtype=np.float32) for s in (input_shape, weight_shape))
+    try:
+        plan = make_plan(Conv3dParams.parse(weight_shape, **parameters), input_shape, x.dtype, algorithm=algorithm)
+    except ParameterError:
+        return None
+    if plan.candidates[algorithm] > 3:
+        return None
+    times = []
+    volconv.conv3d(x, w, algorithm=algorithm, threads=1, **parameters)
+    while len(times) < 3 or (sum(times) < 0.05 and len(times) < 50):
+        start = perf_counter()
+        volconv.conv3d(x, w, algorithm=algorithm, threads=1, **parameters)
+        times.append(perf_counter() - start)
+    return min(times), plan.candidates[algorithm]
 
 
 def compare_algorithms() -> None:
-    print("1e9 multiply-adds a second, measured (predicted); * where the planner picks the slower by more than 20%")
-    print("C_in C_out kernel            direct              gemm")
-    for channels, outputs, kernel in itertools.product((1, 4, 16, 32), (1, 2, 4, 8, 16, 32), (1, 3, 5)):
-        measured, predicted = zip(*(rates(a, channels, outputs, kernel) for a in ("direct", "gemm")), strict=True)
-        picked = int(np.argmax(predicted))
-        wrong = "*" if measured[picked] < max(measured) / 1.2 else ""
-        cells = "   ".join(f"{m / 1e9:6.1f} ({p / 1e9:5.1f})" for m, p in zip(measured, predicted, strict=True))
-        print(f"{channels:4} {outputs:5} {kernel:6}    {cells} {wrong}", flush=True)
+    names = [name for name in ALGORITHMS if name not in ("auto", "separable")]
+    print("ms on one thread, measured (predicted); * where the planner picks one that is slower by more than 20%")
+    print(f"{'case':44}" + "".join(f"{name:>20}" for name in names))
+    for case in CASES:
+        found = {name: result for name in names if (result := seconds(name, case))}
+        picked = min(found, key=lambda name: found[name][1])
+        best = min(measured for measured, _ in found.values())
+        wrong = f"* {picked}" if found[picked][0] > 1.2 * best else ""
+        cells = "".join(
+            f"{found[n][0] * 1e3:9.2f} ({found[n][1] * 1e3:7.2f})" + " " if n in found else " " * 20 for n in names
+        )
+        what = f"{case[0][1]}->{case[1][0]} {case[1][2:]} on {case[0][2:]} " + " ".join(
+            f"{k[0]}{v}" for k, v in case[2].items() if k != "padding"
+        )
+        print(f"{what:44}{cells}{wrong}", flush=True)
 
 
 def time_workloads(constant: str, value: str) -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 #: Memory that may be read, whatever it holds, behind the end of a block: vectors of data reach a little too far.
 SLACK_BYTES = 512
 
-
 @dataclass(frozen=True, slots=True)
 class Problem:
     """All that an algorithm may look at to say what it can do, at what cost, and how.

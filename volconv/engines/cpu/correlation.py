@@ -83,9 +83,10 @@ class Program:
 
     def weights(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Weights (blocks, steps, rows) of (blocks, rows or 1, taps) kernels."""
-        padded = np.concatenate([rows, np.zeros((*rows.shape[:2], 1), rows.dtype)], axis=2)
-        kernel = np.arange(self.taps.shape[1]) if rows.shape[1] > 1 else 0
-        return np.ascontiguousarray(padded[:, kernel, self.taps])
+        if rows.shape[1] > 1:  # channels: each row has a kernel of its own, and all taps in order
+            return np.ascontiguousarray(rows.swapaxes(1, 2))
+        padded = np.concatenate([rows[:, 0], np.zeros((len(rows), 1), rows.dtype)], axis=1)
+        return padded[:, self.taps]
 
     def only(self, kept: NDArray[np.bool_]) -> Program:
         """Some of the steps; sums are parted where they were."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from volconv.engines import Needs
 from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of
-from volconv.shapes import multiply_adds
+from volconv.shapes import taps
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from volconv.params import Conv3dParams
     from volconv.region import Index5
 
-#: Seconds for one multiply-add in float32, one output channel a pass and four (set by tests/benchmarks/algorithms.py).
-SECONDS_ALONE = 1 / 25e9
-SECONDS_IN_FOURS = 1 / 32e9
-#: Seconds to read one float32 voxel into a block, and to store one (set by tests/benchmarks/algorithms.py).
-SECONDS_PER_VOXEL = 0.4e-9
+#: Seconds for one multiply-add in float32, of channels that share a tile and of neighbours that do; the steps that
+#: beginning and ending a tile takes the time of; seconds to read one voxel and to store one (all set by
+#: tests/benchmarks/algorithms.py).
+SECONDS_AS_CHANNELS = 1 / 90e9
+SECONDS_AS_NEIGHBOURS = 1 / 65e9
+STEPS_OF_A_TILE = 8
+SECONDS_PER_VOXEL = 0.45e-9
 
 #: A core's share of a common L3 cache: the loops stream through a block plane by plane, and fewer, larger items cost
 #: less Python and less halo (set by tests/benchmarks/algorithms.py).
@@ -43,13 +45,13 @@ class Direct:
 
     def cost(self, problem: Problem) -> float:
         """Multiply-adds at the measured rate, and the memory traffic."""
-        params, output_shape, dtype = problem.params, problem.output_shape, problem.dtype
+        params, shape = problem.params, problem.output_shape
         per_group = params.out_channels // params.groups
-        fours = per_group - per_group % 4
-        share = fours / per_group
-        seconds = share * SECONDS_IN_FOURS + (1 - share) * SECONDS_ALONE
-        voxels = math.prod(output_shape) * (1 + params.in_channels / params.out_channels * math.prod(params.stride))
-        return (multiply_adds(output_shape, params) * seconds + voxels * SECONDS_PER_VOXEL) * dtype.itemsize / 4
+        as_channels = per_group // 4 * 4 / per_group
+        per_step = as_channels * SECONDS_AS_CHANNELS + (1 - as_channels) * SECONDS_AS_NEIGHBOURS
+        steps = math.prod(shape) * (taps(params) + STEPS_OF_A_TILE)
+        voxels = math.prod(shape) * (1 + params.in_channels / params.out_channels * math.prod(params.stride))
+        return (steps * per_step + voxels * SECONDS_PER_VOXEL) * problem.dtype.itemsize / 4
 
     def needs(self, problem: Problem) -> Needs:
         """No grid: a sum's order is that of its taps, wherever the block lies."""

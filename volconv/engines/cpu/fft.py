@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from volconv.engines import Problem
     from volconv.engines.cpu.fft_tiles import Tiles
-    from volconv.params import Conv3dParams, Triple
+    from volconv.params import Conv3dParams
 
 
 class Fft:
@@ -64,7 +64,7 @@ class Axis:
     """
 
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
-        from volconv.engines.cpu.fft_kernels import RADICES
+        from volconv.engines.cpu.fft_vectors import RADICES
 
         rows, factors, left = [], [np.ones(0, np.complex128)], size
         for radix in radices(size):
@@ -122,7 +122,9 @@ class PreparedFft:
         self._half, self._lanes = depth // 2, LINE // weight.itemsize
         self._work_elements = kernels.work_elements(self._channels, (height, width), weight.itemsize)
         # An axis along which kernels have one tap is not transformed.
-        sizes = [self._half] + [1 if k == 1 else n for k, n in zip(params.kernel_size[1:], (height, width), strict=True)]
+        sizes = [self._half] + [
+            1 if k == 1 else n for k, n in zip(params.kernel_size[1:], (height, width), strict=True)
+        ]
         self._axes = [Axis(n, weight.dtype) for n in sizes]
         turns = np.exp(1j * np.pi * np.arange(self._half) / depth)
         self._twists = pairs(turns.conj(), weight.dtype)
@@ -136,7 +138,9 @@ class PreparedFft:
         self._spectra, self._group_bytes = self._zeros, 0
         if tiles.keep:
             self._what = kernels.USE
-            self._group_bytes = self._rows * self._channels * self._half * height * self._whole(width) // self._lanes * ELEMENT
+            self._group_bytes = (
+                self._rows * self._channels * self._half * height * self._whole(width) // self._lanes * ELEMENT
+            )
             self._spectra = room(params.groups * self._group_bytes // ELEMENT, weight.dtype)
             for group in range(params.groups):
                 self._multiply(kernels.MAKE, group, (1, 1), (1, 1), 1)
@@ -163,7 +167,10 @@ class PreparedFft:
         depth, height, width = extent
         taps = np.zeros((depth, height, self._whole(width)), weight.dtype)
         # The spectrum of a single tap is the same everywhere, and so are its copies that nothing transforms.
-        apart = tuple(slice(None) if k == 1 else slice(0, e, d) for k, e, d in zip(params.kernel_size, params.effective_kernel, dilation, strict=True))
+        apart = tuple(
+            slice(None) if k == 1 else slice(0, e, d)
+            for k, e, d in zip(params.kernel_size, params.effective_kernel, dilation, strict=True)
+        )
         elements = self._half * height * self._whole(width) // self._lanes
         spectra = room(len(weight) * self._channels * elements, weight.dtype)
         to = spectra.ctypes.data
@@ -238,7 +245,7 @@ class PreparedFft:
         for corner in itertools.product(*(range(0, n, b) for n, b in zip(out.shape[1:], box, strict=True))):
             shape = [min(b, n - c) for c, b, n in zip(corner, box, out.shape[1:], strict=True)]
             here = tuple(slice(c, c + n) for c, n in zip(corner, shape, strict=True))
-            # What lies beyond the size of the transform is zeros: see :func:`volconv.engines.cpu.fft_tiles._candidates`.
+            # What lies beyond the size of the transform is zeros: see ``fft_tiles._candidates``.
             seen = tuple(
                 slice(c * s, c * s + min((n - 1) * s + k, size))
                 for c, n, s, k, size in zip(corner, shape, stride, kernel, self._tiles.size, strict=True)

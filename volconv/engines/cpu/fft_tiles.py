@@ -45,8 +45,8 @@ class Tiles:
     size : tuple of 3 ints
         Of the transform, which along D is one of so many real numbers.
     keep : bool
-        Whether the kernels' spectra are kept. If not, they are known along D only, which takes far less memory, and made
-        for each tile.
+        Whether the kernels' spectra are kept. If not, they are known along D only, which takes far less memory, and
+        made for each tile.
     seconds : float
         Predicted for all on one thread.
     """

@@ -6,7 +6,6 @@ output ``(z, y, x)`` sees each tap at an offset of its own from ``z*sd*plane + y
 
 from __future__ import annotations
 
-import itertools
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,17 +74,16 @@ class TapPlaces:
         d, h, w = ([k * dil for k in range(n)] for n, dil in zip(params.kernel_size, params.dilation, strict=True))
         stride = params.stride[2]
         phases = sorted({x % stride for x in w})
-        located = [
-            (channel * len(phases) + phases.index(x % stride), z, y, x // stride)
-            for channel in range(params.in_channels // params.groups)
-            for z, y, x in itertools.product(d, h, w)
-        ]
+        channels = params.in_channels // params.groups
+        taps = np.empty((channels, *params.kernel_size, 4), np.int64)
+        taps[..., 0] = np.arange(channels)[:, None, None, None] * len(phases) + [phases.index(x % stride) for x in w]
+        taps[..., 1], taps[..., 2] = np.array(d)[:, None, None], np.array(h)[:, None]
+        taps[..., 3] = [x // stride for x in w]
         layers = tuple(
             [[k for k, x in enumerate(axis) if x % s == phase] for phase in sorted({x % s for x in axis})]
             for axis, s in zip((d, h, w), params.stride, strict=True)
         )
         nd, nh, nw = (dil // math.gcd(s, dil) for dil, s in zip(params.dilation, params.stride, strict=True))
-        taps = np.array(located, dtype=np.int64).reshape(-1, *params.kernel_size, 4)
         return cls(params.stride, tuple(phases), taps, layers, (nd, nh, nw))
 
 

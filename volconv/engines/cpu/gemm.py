@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 #: Seconds for one multiply-add in float32, for one element of a panel, for each output of each partial product, and for
 #: each panel (set by tests/benchmarks/algorithms.py).
 SECONDS_PER_MAC = 1 / 60e9
-SECONDS_PER_ELEMENT = 0.12e-9
-SECONDS_PER_SUM = 0.4e-9
+SECONDS_PER_ELEMENT = 0.18e-9
+SECONDS_PER_SUM = 0.25e-9
 SECONDS_PER_PANEL = 10e-6
 
 #: Outputs in one panel: its products stay in L2 (set by tests/benchmarks/algorithms.py).
@@ -60,8 +60,8 @@ class Gemm:
         # Columns of no output are multiplied too.
         columns = panels * math.prod(box) * params.groups
         rows, parts = params.out_channels // params.groups, -(-taps(params) // CHAIN)
-        # BLAS works on four rows of weights at a time, and on fewer at the same price.
-        macs = columns * max(rows, 4) * taps(params)
+        # A single row is as slow as two.
+        macs = columns * max(rows, 2) * taps(params)
         rate = SECONDS_PER_MAC if problem.dtype.kind == "f" else 1e-9
         seconds = macs * rate + columns * taps(params) * SECONDS_PER_ELEMENT + outputs * (1 + parts) * SECONDS_PER_SUM
         return seconds * problem.dtype.itemsize / 4 + panels * params.groups * (1 + parts) * SECONDS_PER_PANEL

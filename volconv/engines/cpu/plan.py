@@ -10,11 +10,15 @@ from volconv.engines.cpu.gemm import Gemm
 from volconv.engines.cpu.separable import Separable
 from volconv.engines.cpu.winograd import Winograd
 from volconv.errors import ParameterError
+from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
     from volconv.engines import Engine, Problem
 
 _ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Separable(), Winograd(), Gemm())}
+
+#: Jobs of so many multiply-adds are done before compiled loops would even be loaded: gemm takes them, which needs none.
+SMALL = 20_000_000
 
 #: What ``algorithm=`` may say.
 ALGORITHMS = ("auto", *_ENGINES)
@@ -42,7 +46,7 @@ def get(name: str) -> Engine:
 
 
 def choose(algorithm: str, problem: Problem) -> Choice:
-    """Pick the cheapest algorithm that can do this, or check the one asked for.
+    """Pick the cheapest algorithm that can do this (gemm for what is small), or check the one asked for.
 
     Parameters
     ----------
@@ -61,4 +65,7 @@ def choose(algorithm: str, problem: Problem) -> Choice:
         if reasons[algorithm] is not None:
             raise ParameterError(f"algorithm={algorithm!r} cannot do this: {reasons[algorithm]}")
     candidates = {name: engine.cost(problem) for name, engine in _ENGINES.items() if reasons[name] is None}
-    return Choice(min(candidates, key=candidates.__getitem__) if algorithm == "auto" else algorithm, candidates)
+    if algorithm == "auto":
+        small = multiply_adds(problem.output_shape, problem.params) <= SMALL
+        algorithm = "gemm" if small else min(candidates, key=candidates.__getitem__)
+    return Choice(algorithm, candidates)

@@ -18,7 +18,6 @@ import numpy as np
 from volconv.engines import SLACK_BYTES, Needs
 from volconv.engines.cpu.flat import Flat, TapPlaces, lines_of
 from volconv.engines.cpu.nonfinite import guarded
-from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -28,10 +27,14 @@ if TYPE_CHECKING:
     from volconv.engines import Prepared, Problem
     from volconv.params import Conv3dParams, Triple
 
-#: Seconds for one multiply-add in float32, and to carry one voxel of input or output from and to each plane of
-#: Winograd's domain (set by tests/benchmarks/algorithms.py).
-SECONDS_PER_MAC = 1 / 85e9
-SECONDS_PER_ELEMENT = 0.06e-9
+#: Seconds for one multiply-add in float32; the steps that beginning and ending a tile takes the time of; seconds to
+#: carry one voxel of input or output from or to one plane of Winograd's domain, to read or store one, and before all
+#: (all set by tests/benchmarks/algorithms.py).
+SECONDS_PER_MAC = 1 / 95e9
+STEPS_OF_A_TILE = 12
+SECONDS_PER_ELEMENT = 0.14e-9
+SECONDS_PER_VOXEL = 0.45e-9
+SECONDS_AT_FIRST = 0.6e-3
 
 BLOCK_BYTES = 2 << 20
 #: Inputs and products in Winograd's domain that are held at a time: one of their planes at a time is in L2 (set by
@@ -74,10 +77,13 @@ class Winograd:
         for axis in axes:
             n = shape[2 + axis]
             saved *= 2 * _tile_count(n, params.dilation[axis]) / n
-        per_group = params.out_channels // params.groups
-        macs = multiply_adds(shape, params) * saved * (-(-per_group // 4) * 4 / per_group)
-        elements = math.prod(shape) * (1 + params.in_channels / params.out_channels) * 2 ** len(axes)
-        return (macs * SECONDS_PER_MAC + elements * SECONDS_PER_ELEMENT) * problem.dtype.itemsize / 4
+        per_group, depth = params.out_channels // params.groups, params.in_channels // params.groups
+        steps = depth * params.kernel_size[2] + STEPS_OF_A_TILE
+        macs = math.prod(shape) * steps * math.prod(params.kernel_size[:2]) * saved
+        voxels = math.prod(shape) * (1 + params.in_channels / params.out_channels)
+        seconds = macs * SECONDS_PER_MAC * (-(-per_group // 4) * 4 / per_group)
+        seconds += voxels * (2 ** len(axes) * SECONDS_PER_ELEMENT + SECONDS_PER_VOXEL)
+        return SECONDS_AT_FIRST + seconds * problem.dtype.itemsize / 4
 
     def needs(self, problem: Problem) -> Needs:
         """Blocks of whole tiles, two outputs along each axis; with dilation, pairs of outputs so far apart."""
@@ -107,7 +113,7 @@ class PreparedWinograd:
         self._bias = np.ascontiguousarray(bias).reshape(params.groups, self._rows)
         shapes = [tile_shape(weight.dtype, tall) for tall in (True, False)]
         shape = min(shapes, key=lambda s: -(-self._rows // s.rows) * s.rows)
-        self._vector_run = shape.lanes
+        self._lanes = shape.lanes
         self._padded_rows = -(-self._rows // shape.rows) * shape.rows
         # What remains of the kernel in Winograd's domain: its taps along W.
         kernel = _in_domain(weight, self._axes)
@@ -187,11 +193,11 @@ class PreparedWinograd:
             )
 
     def _together(self, tiles: int, width: int, most: int) -> int:
-        """How many tiles to carry over at a time: so many that few vectors of sums are not full."""
+        """How many tiles to carry over at a time: all in few parts, with few vectors of sums that are not full."""
 
         def vectors(together: int) -> int:
             whole, rest = divmod(tiles, together)
-            return whole * -(-together * width // self._vector_run) + -(-rest * width // self._vector_run)
+            return whole * (2 + together * width // self._lanes) + (2 + rest * width // self._lanes)
 
         return min(range(1, min(most, tiles) + 1), key=vectors)
 
