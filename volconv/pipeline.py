@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.dtypes import convert
-from volconv.engines import SLACK_BYTES, get_engine
+from volconv.engines import SLACK_BYTES, get_engine, prepare
 from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
@@ -153,7 +153,7 @@ class _Convolution:
             weight, bias = planar_weight(weight), planar_bias(bias)
         self._dtype = weight.dtype
         self.engine = get_engine(plan.algorithm)
-        self._prepared = self.engine.prepare(plan.problem, weight, bias)
+        self._prepared = prepare(plan.algorithm, plan.problem, weight, bias)
 
     def read(self, block: Region) -> _Stored:
         """Read what a block of outputs needs; a view where the source is memory."""

@@ -80,6 +80,8 @@ class Engine(Protocol):
     """One algorithm. Everything it says depends on the problem alone."""
 
     name: str
+    #: Whether NaN and infinity spread as in the direct sum; where not, they are kept from it.
+    exact_spread: bool
 
     def supports(self, problem: Problem) -> str | None:
         """None where it can do this; otherwise why not."""
@@ -109,6 +111,17 @@ class Engine(Protocol):
     def session(self) -> AbstractContextManager[None]:
         """What must be held while blocks are computed: a BLAS limit, a device."""
         ...
+
+
+def prepare(name: str, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
+    """An algorithm ready to compute blocks, whatever values they hold: see :meth:`Engine.prepare`."""
+    engine = get_engine(name)
+    prepared = engine.prepare(problem, weight, bias)
+    if engine.exact_spread:
+        return prepared
+    from volconv.engines.cpu.nonfinite import guarded
+
+    return guarded(prepared, problem, weight, bias)
 
 
 def get_engine(name: str) -> Engine:

@@ -31,13 +31,14 @@ SECONDS_PER_VOXEL = 0.45e-9
 
 #: A core's share of a common L3 cache: the loops stream through a block plane by plane, and fewer, larger items cost
 #: less Python and less halo (set by tests/benchmarks/algorithms.py).
-BLOCK_BYTES = 1 << 21
+BLOCK_BYTES = 1 << 22
 
 
 class Direct:
     """See :class:`volconv.engines.Engine`."""
 
     name = "direct"
+    exact_spread = True
 
     def supports(self, problem: Problem) -> str | None:  # noqa: ARG002  # the protocol's signature
         """Everything."""

@@ -32,6 +32,7 @@ class Fft:
     """See :class:`volconv.engines.Engine`."""
 
     name = "fft"
+    exact_spread = False
 
     def supports(self, problem: Problem) -> str | None:
         """Floating point only."""

@@ -46,6 +46,7 @@ class Gemm:
     """See :class:`volconv.engines.Engine`."""
 
     name = "gemm"
+    exact_spread = True
 
     def supports(self, problem: Problem) -> str | None:  # noqa: ARG002  # the protocol's signature
         """Everything; integers by NumPy's own loops."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from volconv.engines.cpu.direct import Direct
+from volconv.engines.cpu.fft import Fft
 from volconv.engines.cpu.gemm import Gemm
 from volconv.engines.cpu.separable import Separable
 from volconv.engines.cpu.winograd import Winograd
@@ -15,7 +16,9 @@ from volconv.shapes import multiply_adds
 if TYPE_CHECKING:
     from volconv.engines import Engine, Problem
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Separable(), Winograd(), Gemm())}
+_ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (Direct(), Separable(), Winograd(), Fft(), Gemm())
+}
 
 #: Jobs of so many multiply-adds are done before compiled loops would even be loaded: gemm takes them, which needs none.
 SMALL = 20_000_000

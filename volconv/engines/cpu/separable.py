@@ -15,14 +15,13 @@ import numpy as np
 
 from volconv.engines import Needs
 from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of, with_slack
-from volconv.engines.cpu.nonfinite import guarded
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-    from volconv.engines import Prepared, Problem
+    from volconv.engines import Problem
     from volconv.engines.factors import Factors
     from volconv.params import Conv3dParams
 
@@ -41,6 +40,7 @@ class Separable:
     """See :class:`volconv.engines.Engine`."""
 
     name = "separable"
+    exact_spread = False
 
     def supports(self, problem: Problem) -> str | None:
         """Floating point, and weights that are sums of few products."""
@@ -70,10 +70,10 @@ class Separable:
         """No grid: sums come in the order of their taps, wherever the block lies."""
         return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES)
 
-    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedSeparable:
         """See :meth:`volconv.engines.Engine.prepare`."""
         assert problem.factors is not None  # noqa: S101  # as supports() says
-        return guarded(PreparedSeparable(problem.params, problem.factors, bias), problem, weight, bias)
+        return PreparedSeparable(problem.params, problem.factors, bias)
 
     def session(self) -> AbstractContextManager[None]:
         """Nothing to hold."""

@@ -17,14 +17,13 @@ import numpy as np
 
 from volconv.engines import SLACK_BYTES, Needs
 from volconv.engines.cpu.flat import Flat, TapPlaces, lines_of
-from volconv.engines.cpu.nonfinite import guarded
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
-    from volconv.engines import Prepared, Problem
+    from volconv.engines import Problem
     from volconv.params import Conv3dParams, Triple
 
 #: Seconds for one multiply-add in float32; the steps that beginning and ending a tile takes the time of; seconds to
@@ -56,6 +55,7 @@ class Winograd:
     """See :class:`volconv.engines.Engine`."""
 
     name = "winograd"
+    exact_spread = False
 
     def supports(self, problem: Problem) -> str | None:
         """Floating point, stride 1, and a kernel of 3, or 3 and 1, along D and H."""
@@ -91,9 +91,9 @@ class Winograd:
         d, h = (2 * params.dilation[a] if a in winograd_axes(params) else 1 for a in (0, 1))
         return Needs(grid=(d, h, 1), block_bytes=BLOCK_BYTES)
 
-    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedWinograd:
         """See :meth:`volconv.engines.Engine.prepare`."""
-        return guarded(PreparedWinograd(problem.params, weight, bias), problem, weight, bias)
+        return PreparedWinograd(problem.params, weight, bias)
 
     def session(self) -> AbstractContextManager[None]:
         """Nothing to hold."""
