@@ -8,6 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
+FLOATS = ("float16", "float32", "float64", "complex64", "complex128")
 DTYPES = ("float16", "float32", "float64", "complex64", "complex128", "int16", "uint8")
 
 
@@ -24,11 +25,14 @@ class Case:
     mode: str
     bias: bool
     seed: int
+    product: bool = False
 
     def arrays(self, dtype):
         """Input, weight and bias."""
         rng = np.random.default_rng(self.seed)
         x, w, b = (values(rng, shape, dtype) for shape in (self.input_shape, self.weight_shape, self.weight_shape[:1]))
+        if self.product:  # of three 1-D kernels
+            w = (w[:, :, :, :1, :1] * w[:, :, :1, :, :1] * w[:, :, :1, :1, :]).astype(dtype)
         return x, w, b if self.bias else None
 
     @property
@@ -65,14 +69,18 @@ def values(rng, shape, dtype):
     return rng.standard_normal(shape).astype(dtype)
 
 
-def draw_case(integer, choice, flag):
-    """One case, from a source of choices: ``integer(low, high)``, ``choice(options)``, ``flag()``."""
+def draw_case(integer, choice, flag, algorithm="direct"):
+    """A case for an algorithm, from a source of choices: ``integer(low, high)``, ``choice(options)``, ``flag()``."""
     kernel = tuple(integer(1, 4) for _ in range(3))
+    if algorithm == "winograd":
+        kernel = (*choice([(3, 3), (3, 1), (1, 3)]), kernel[2])
+    if algorithm == "separable":
+        kernel = choice([(kernel[0], 2, 3), (3, kernel[1], 2), (2, 3, kernel[2])])
     dilation = tuple(integer(1, 3) for _ in range(3))
-    stride = tuple(integer(1, 3) for _ in range(3))
+    stride = tuple(1 if algorithm == "winograd" else integer(1, 3) for _ in range(3))
     mode = choice(MODES)
     groups = integer(1, 3)
-    per_in, per_out = integer(1, 4), integer(1, 6)
+    per_in, per_out = 1 if algorithm == "separable" else integer(1, 4), integer(1, 12)
     padding = choice(["numbers", "numbers", "numbers", "valid", "same"])
     effective = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
     if padding == "same":
@@ -96,23 +104,26 @@ def draw_case(integer, choice, flag):
         mode=mode,
         bias=flag(),
         seed=integer(0, 2**32 - 1),
+        product=algorithm == "separable",
     )
 
 
 @st.composite
-def cases(draw):
+def cases(draw, algorithm="direct"):
     """Cases as a hypothesis strategy, which shrinks to the simplest one that fails."""
     return draw_case(
         lambda low, high: draw(st.integers(low, high)),
         lambda options: draw(st.sampled_from(options)),
         lambda: draw(st.booleans()),
+        algorithm,
     )
 
 
-def random_case(rng):
+def random_case(rng, algorithm="direct"):
     """A case from a NumPy generator, where thousands are wanted quickly."""
     return draw_case(
         lambda low, high: int(rng.integers(low, high, endpoint=True)),
         lambda options: options[rng.integers(len(options))],
         lambda: bool(rng.integers(2)),
+        algorithm,
     )

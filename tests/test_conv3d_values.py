@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,15 +12,31 @@ from hypothesis import strategies as st
 import reference
 import volconv
 from cases import DTYPES, cases, values
-from tolerances import allowed, assert_matches
+from tolerances import BOUND, allowed, assert_matches
+from volconv.dtypes import compute_dtype
 from volconv.engines.cpu.gemm import panel_box
+from volconv.engines.factors import find_factors
 from volconv.io.array import ArraySink, ArraySource
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
 from volconv.tiling import work_items
 
-ALGORITHMS = ("direct", "gemm")
+ALGORITHMS = ("direct", "separable", "winograd", "fft", "gemm")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def factors_of_small_kernels():
+    """Kernels of a few taps count as products, too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("volconv.engines.factors.LEAST_TAPS", 1)
+        yield
+
+
+def no_factors(case, weight, dtype):
+    """Whether weights are no products after all: complex ones, or values rounded too much."""
+    params = Conv3dParams.parse(weight.shape, groups=case.groups)
+    return find_factors(params, weight, compute_dtype(np.dtype(dtype))) is None
 
 
 def tiny_blocks(x, w, b, algorithm, threads=2, block_bytes=1, item_bytes=1, **parameters):
@@ -30,6 +48,7 @@ def tiny_blocks(x, w, b, algorithm, threads=2, block_bytes=1, item_bytes=1, **pa
         x.shape,
         compute,
         algorithm=algorithm,
+        factors=find_factors(params, w, compute),
         threads=threads,
         voxel_bytes=(x.itemsize, compute.itemsize),
         block_bytes=block_bytes,
@@ -41,12 +60,15 @@ def tiny_blocks(x, w, b, algorithm, threads=2, block_bytes=1, item_bytes=1, **pa
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@settings(max_examples=150, deadline=None)
-@given(case=cases(), dtype=st.sampled_from(DTYPES))
-def test_agrees_with_naive_sums(algorithm, case, dtype):
-    if algorithm == "gemm" and np.dtype(dtype).kind in "iu":
-        return  # gemm refuses integers: test_conv3d_errors
+@settings(max_examples=100, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(DTYPES))
+def test_agrees_with_naive_sums(algorithm, data, dtype):
+    case = data.draw(cases(algorithm))
+    if np.dtype(dtype).kind in "iu" and algorithm not in ("direct", "gemm"):
+        return  # the others refuse integers: test_conv3d_errors
     x, w, b = case.arrays(dtype)
+    if algorithm == "separable" and no_factors(case, w, x.dtype):
+        return
     got = volconv.conv3d(x, w, b, algorithm=algorithm, threads=2, **case.parameters)
     assert got.dtype == (np.int64 if np.dtype(dtype).kind in "iu" else np.dtype(dtype))
     expected = reference.conv3d(x, w, b, **case.reference_parameters)
@@ -54,23 +76,28 @@ def test_agrees_with_naive_sums(algorithm, case, dtype):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@settings(max_examples=100, deadline=None)
-@given(case=cases(), dtype=st.sampled_from(["float32", "float64", "complex64"]))
-def test_seams_change_no_bit(algorithm, case, dtype):
+@settings(max_examples=70, deadline=None)
+@given(data=st.data(), dtype=st.sampled_from(["float32", "float64", "complex64"]))
+def test_seams_change_no_bit(algorithm, data, dtype):
+    case = data.draw(cases(algorithm))
     x, w, b = case.arrays(dtype)
+    if algorithm == "separable" and no_factors(case, w, x.dtype):
+        return
     whole = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **case.parameters)
     cut, _ = tiny_blocks(x, w, b, algorithm, **case.parameters)
     assert cut.tobytes() == whole.tobytes()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["direct", "winograd", "gemm"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "symmetric"])
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), ((2, 1, 3), (1, 2, 1), 2), (1, (2, 3, 1), 4)])
 def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilation, groups, monkeypatch):
-    if algorithm == "gemm":  # panels small enough for three an axis
-        monkeypatch.setattr("volconv.engines.cpu.gemm.COLUMNS", 4)
+    if algorithm == "winograd" and stride != 1:
+        return
+    monkeypatch.setattr("volconv.tiling.VECTORS", 4)  # lines are cut as gladly as anything
+    monkeypatch.setattr("volconv.engines.cpu.gemm.COLUMNS", 4)  # panels small enough for three an axis
     rng = np.random.default_rng(7)
-    x, w, b = values(rng, (1, 4, 17, 18, 37), "float32"), values(rng, (8, 4 // groups, 3, 2, 3), "float32"), None
+    x, w, b = values(rng, (1, 4, 17, 18, 37), "float32"), values(rng, (8, 4 // groups, 3, 3, 3), "float32"), None
     parameters = {"stride": stride, "padding": 3, "dilation": dilation, "groups": groups, "padding_mode": mode}
     got, plan = tiny_blocks(x, w, b, algorithm, item_bytes=1500, **parameters)
     assert len({block.start[2] for block in plan.blocks}) >= 3
@@ -92,8 +119,11 @@ def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilati
 @pytest.mark.parametrize("block_bytes", [1, 50_000, 1 << 30])
 def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes, block_bytes):
     rng = np.random.default_rng(3)
-    x, w, b = (values(rng, s, "float32") for s in [(2, 6, 14, 15, 33), (10, 3, 3, 2, 3), (10,)])
-    parameters = {"stride": (1, 2, 1), "padding": 1, "groups": 2, "padding_mode": "circular"}
+    weight_shape, stride = ((10, 3, 3, 3, 3), 1) if algorithm == "winograd" else ((10, 3, 3, 2, 3), (1, 2, 1))
+    x, w, b = (values(rng, s, "float32") for s in [(2, 6, 14, 15, 33), weight_shape, (10,)])
+    parameters = {"stride": stride, "padding": 1, "groups": 2, "padding_mode": "circular"}
+    if algorithm == "separable":
+        x, w = x[:, :2], np.ones_like(w[:, :1]) * w[:, :1, :1, :1, :1]
     once = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)
     again, _ = tiny_blocks(x, w, b, algorithm, threads, block_bytes, item_bytes, **parameters)
     assert again.tobytes() == once.tobytes()
@@ -113,32 +143,52 @@ def test_gemm_computes_whole_panels_counted_from_output_0(monkeypatch):
             assert [f % edge for f, edge in zip(first, box, strict=True)] == [0, 0, 0]
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("channels", [1, 5, 40, 300])
+@pytest.mark.parametrize(
+    ("algorithm", "channels", "kernel"),
+    [
+        *itertools.product(["direct", "fft", "gemm"], [1, 5, 40, 300], [5]),
+        *itertools.product(["winograd"], [1, 5, 40, 300], [3]),
+        *itertools.product(["separable"], [1], [3, 5, 17, 33]),
+    ],
+)
 @pytest.mark.parametrize("weight", [0.1, 1.2345, 1 / 3, 1.9999])
-def test_error_bound_where_rounding_errors_add_up(algorithm, channels, weight):
+def test_error_bound_where_rounding_errors_add_up(algorithm, channels, kernel, weight):
     # The same product over and over: each addition errs to the same side.
-    x = np.full((1, channels, 6, 6, 6), 1, np.float32)
-    w = np.full((2, channels, 5, 5, 5), weight, np.float32)
+    size = max(6, kernel + 1)
+    x = np.full((1, channels, size, size, size), 1, np.float32)
+    w = np.full((2, channels, kernel, kernel, kernel), weight, np.float32)
     got = volconv.conv3d(x, w, algorithm=algorithm)
-    assert_matches(got, reference.conv3d(x, w), allowed("float32", x, w))
+    expected = channels * kernel**3 * np.float64(np.float32(weight))
+    assert_matches(got, np.full(got.shape, expected), BOUND * np.finfo(np.float32).eps * expected)
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize(("channels", "kernel"), [(63, 1), (96, 1), (1000, 1), (1, 4), (1, 5), (1, 9), (40, 3)])
-def test_error_bound_where_one_voxel_swallows_the_others(algorithm, channels, kernel):
+@pytest.mark.parametrize(
+    ("algorithm", "channels", "kernel"),
+    [
+        *[(a, c, k) for a in ("direct", "fft", "gemm") for c, k in [(63, 1), (96, 1), (1000, 1), (1, 4), (1, 9), (40, 3)]],
+        ("winograd", 1, 3),
+        ("winograd", 40, 3),
+        *[("separable", 1, k) for k in (4, 9, 17, 33)],
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "middle", "last"])
+def test_error_bound_where_one_voxel_swallows_the_others(algorithm, channels, kernel, place):
     # Each addition loses half of what the first product leaves room for: the worst that plain summation can do.
     x = np.ones((1, channels, kernel, kernel, kernel), np.float32)
-    x[0, 0, 0, 0, 0] = 2**24
+    c, k = {"first": (0, 0), "middle": (channels // 2, kernel // 2), "last": (-1, -1)}[place]
+    x[0, c, k, k, k] = 2**24
     w = np.ones((2, channels, kernel, kernel, kernel), np.float32)
     got = volconv.conv3d(x, w, algorithm=algorithm)
-    assert_matches(got, reference.conv3d(x, w), allowed("float32", x, w))
+    expected = 2.0**24 + channels * kernel**3 - 1
+    assert_matches(got, np.full(got.shape, expected), BOUND * np.finfo(np.float32).eps * expected)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_padding_value_fills_what_is_outside(algorithm):
     rng = np.random.default_rng(0)
     x, w = values(rng, (1, 2, 4, 5, 6), "float32"), values(rng, (3, 2, 3, 3, 3), "float32")
+    if algorithm == "separable":
+        x, w = x[:, :1], w[:, :1, :1, :1, :1] * np.ones((3, 1, 3, 3, 3), np.float32)
     got = volconv.conv3d(x, w, padding=2, padding_value=-1000, algorithm=algorithm)
     expected = reference.conv3d(x, w, padding=(2, 2, 2), value=-1000)
     assert_matches(got, expected, allowed("float32", x, w, padding=(2, 2, 2), value=-1000))
@@ -163,8 +213,12 @@ def test_a_block_that_is_all_padding():
 @pytest.mark.parametrize("channels", [1, 80])
 def test_non_finite_values_spread_as_in_the_direct_sum(algorithm, bad, channels):
     rng = np.random.default_rng(1)
+    if algorithm == "separable":
+        channels = 1
     x, w = values(rng, (1, channels, 7, 8, 9), "float32"), values(rng, (5, channels, 3, 3, 2), "float32")
     w[0, :, 0, 0, 0] = 0  # a zero tap times infinity is NaN
+    if algorithm == "separable":
+        w = w[:, :, :, :1, :1] * w[:, :, :1, 1:2, :1] * w[:, :, :1, 1:2, :]
     x[0, 0, 3, 4, 5] = bad
     got = volconv.conv3d(x, w, padding=1, algorithm=algorithm)
     with np.errstate(invalid="ignore"):
@@ -183,10 +237,44 @@ def test_example_of_the_module_page():
     rng = np.random.default_rng(2)
     x, w, b = (values(rng, s, "float32") for s in [(2, 16, 10, 50, 100), (33, 16, 3, 5, 2), (33,)])
     parameters = {"stride": (2, 1, 1), "padding": (4, 2, 0)}
-    results = {a: volconv.conv3d(x, w, b, algorithm=a, **parameters) for a in ALGORITHMS}
+    results = {a: volconv.conv3d(x, w, b, algorithm=a, **parameters) for a in ("direct", "fft", "gemm")}
     assert results["direct"].shape == (2, 33, 8, 50, 99)
     crop = (slice(1, 2), slice(None), slice(2, 4), slice(20, 24), slice(30, 40))
     window = x[1:2, :, 0:5, 18:26, 30:41]  # what these outputs see
     expected = reference.conv3d(window, w, b, stride=(2, 1, 1))
     for result in results.values():
         assert_matches(result[crop], expected, allowed("float32", window, w, b, stride=(2, 1, 1)))
+
+
+@pytest.mark.parametrize("algorithm", ["separable", "winograd", "fft"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_bits_do_not_depend_on_blocks_where_values_are_not_finite(algorithm, bad):
+    rng = np.random.default_rng(8)
+    x, w = values(rng, (1, 1, 20, 21, 22), "float32"), np.ones((1, 1, 3, 3, 3), np.float32)
+    x[0, 0, 3, 4, 5] = x[0, 0, 12, 20, 21] = bad
+    x[0, 0, 15:, :9] = np.nan
+    whole = volconv.conv3d(x, w, algorithm=algorithm, threads=1, padding=1)
+    cut, _ = tiny_blocks(x, w, None, algorithm, padding=1)
+    assert cut.tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("algorithm", ["separable", "winograd", "fft"])
+def test_values_that_overflow_in_a_transform_alone_are_summed_directly(algorithm):
+    x, w = np.full((1, 1, 9, 9, 9), 3e38, np.float32), np.zeros((1, 1, 3, 3, 3), np.float32)
+    w[0, 0, 1, 1, 1], x[0, 0, 4, 4, 4] = 1, -3e38
+    got = volconv.conv3d(x, w, algorithm=algorithm, padding=1)
+    np.testing.assert_allclose(got, x, rtol=1e-5)
+
+
+def test_zero_taps_are_left_out_only_where_all_is_finite():
+    rng = np.random.default_rng(9)
+    x, w = values(rng, (1, 1, 9, 10, 11), "float32"), np.zeros((1, 1, 5, 5, 5), np.float32)
+    w[0, 0, 2, 2, 2], w[0, 0, 0, 0, 0], w[0, 0, 4, 1, 3] = -6, 1, 2
+    expected = reference.conv3d(x, w, padding=(2, 2, 2))
+    assert_matches(volconv.conv3d(x, w, padding=2, algorithm="direct"), expected, allowed("float32", x, w, padding=(2,) * 3))
+    x[0, 0, 4, 5, 6] = np.inf
+    got = volconv.conv3d(x, w, padding=2, algorithm="direct")
+    with np.errstate(invalid="ignore"):
+        expected = reference.conv3d(x, w, padding=(2, 2, 2)).astype(float)
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
+    assert np.isnan(got).sum() > 100
