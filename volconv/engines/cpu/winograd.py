@@ -39,9 +39,6 @@ BLOCK_BYTES = 2 << 20
 #: Inputs and products in Winograd's domain that are held at a time: one of their planes at a time is in L2 (set by
 #: tests/benchmarks/algorithms.py).
 DOMAIN_BYTES = 6 << 20
-#: How often a product may be rounded while they are added up. That the result is within 16 epsilon is a matter of
-#: statistics here: the transforms enlarge the worst case over all values beyond it (see volconv/README.md).
-ROUNDINGS = 40
 
 
 
@@ -103,7 +100,7 @@ class PreparedWinograd:
     """See :class:`volconv.engines.Prepared`."""
 
     def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        from volconv.engines.cpu.correlation import Sums, channel_program
+        from volconv.engines.cpu.correlation import ROUNDINGS, Sums, channel_program
         from volconv.engines.cpu.tile import compiled_correlate, tile_shape
         from volconv.engines.cpu.winograd_kernels import compiled_forward, compiled_inverse
 
