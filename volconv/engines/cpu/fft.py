@@ -89,7 +89,7 @@ def radices(size: int) -> list[int]:
     twos = (size & -size).bit_length() - 1
     found = [8] * (twos // 3 - (twos > 3 and twos % 3 == 1)) + {0: [], 1: [4, 4] if twos > 3 else [2], 2: [4]}[twos % 3]
     size >>= twos
-    for factor in (5, 3):
+    for factor in (7, 5, 3):
         while size % factor == 0:
             found.append(factor)
             size //= factor
@@ -121,7 +121,9 @@ class PreparedFft:
         )
         depth, height, width = tiles.size
         self._half, self._lanes = depth // 2, LINE // weight.itemsize
-        self._work_elements = kernels.work_elements(self._channels, (height, width), weight.itemsize)
+        plane = height, width
+        self._together = kernels.kernels_together(self._channels, plane, weight.itemsize)
+        self._work_elements = kernels.work_elements(self._channels, self._together, plane, weight.itemsize)
         # An axis along which kernels have one tap is not transformed.
         sizes = [self._half] + [
             1 if k == 1 else n for k, n in zip(params.kernel_size[1:], (height, width), strict=True)
@@ -134,23 +136,12 @@ class PreparedFft:
         self._zeros[:] = 0
         self._thread = threading.local()  # buffers, kept from block to block: fresh memory costs more than filling it
 
-        self._what = kernels.NEITHER
         self._kernels, self._kernel_shape = self._enter_kernels(weight)
-        self._spectra, self._group_bytes = self._zeros, 0
-        if tiles.keep:
-            self._what = kernels.USE
-            self._group_bytes = (
-                self._rows * self._channels * self._half * height * self._whole(width) // self._lanes * ELEMENT
-            )
-            self._spectra = room(params.groups * self._group_bytes // ELEMENT, weight.dtype)
-            for group in range(params.groups):
-                self._multiply(kernels.MAKE, group, (1, 1), (1, 1), 1)
-            self._kernels = self._zeros
 
     @property
     def prepared_bytes(self) -> int:
-        """Memory of spectra."""
-        return self._spectra.nbytes + self._kernels.nbytes
+        """Memory of the kernels' spectra, which are known along D only: about twice what their weights take."""
+        return self._kernels.nbytes
 
     def _whole(self, width: int) -> int:
         return -(-width // self._lanes) * self._lanes
@@ -196,15 +187,14 @@ class PreparedFft:
             gap,
         )
 
-    def _multiply(self, what: int, group: int, seen: tuple[int, int], wanted: tuple[int, int], step: int) -> None:
+    def _multiply(self, group: int, seen: tuple[int, int], wanted: tuple[int, int]) -> None:
         """All that lies between the transforms along D."""
-        kernel_gap = math.prod(self._kernel_shape[:1]) * self._whole(self._kernel_shape[1]) // self._lanes * ELEMENT
+        kernel_gap = self._kernel_shape[0] * self._whole(self._kernel_shape[1]) // self._lanes * ELEMENT
         kernel_bytes = self._half * kernel_gap
         values, gaps = self._values(seen)
         at = values.ctypes.data
         self._middle(
             self._zeros,
-            what,
             self._half,
             self._tiles.size[1:],
             at,
@@ -213,13 +203,13 @@ class PreparedFft:
             self._kernels.ctypes.data + group * self._rows * self._channels * kernel_bytes,
             self._kernel_shape,
             (kernel_bytes, kernel_gap),
-            self._spectra.ctypes.data + group * self._group_bytes,
             at,
             (self._rows, *wanted),
-            step,
+            self._params.stride[1],
             self._axes[1].passes,
             self._axes[2].passes,
             self._buffer("work", self._work_elements).ctypes.data,
+            self._together,
         )
 
     def _values(self, seen: tuple[int, int]) -> tuple[NDArray[Any], tuple[int, int]]:
@@ -267,7 +257,7 @@ class PreparedFft:
         buffer = self._buffer("line", self._half)
         for channel, volume in enumerate(values):
             self._enter_one(volume, volume.shape, buffer, at + channel * gaps[0], gaps[1])
-        self._multiply(self._what, group, seen, (height, across), step[1])
+        self._multiply(group, seen, (height, across))
         direct = step[2] == 1 and target.strides[3] == target.itemsize
         for row, result in enumerate(target):
             dense = result if direct else np.empty((depth, height, across), self._dtype)

@@ -24,19 +24,43 @@ if TYPE_CHECKING:
 
 #: Products summed in plain order: each may err by half an epsilon of the sum of magnitudes.
 CHAIN = 16
-#: What :func:`compiled_middle` does with spectra.
-MAKE, USE, NEITHER = 0, 1, 2
+#: Spectra of kernels that are made at a time: a share of L2 (set by tests/benchmarks/algorithms.py).
+MADE_BYTES = 1 << 18
 
 
 @jit
-def _forward(like: Any, buffer: Any, passes: Any) -> None:
-    """Transform elements in place. ``passes`` is that of :class:`volconv.engines.cpu.fft.Axis`."""
-    for i in range(passes.shape[0]):
+def _forward(like: Any, buffer: Any, passes: Any, first: Any) -> None:
+    """Transform elements in place, from one pass on. ``passes`` is that of :class:`volconv.engines.cpu.fft.Axis`."""
+    for i in range(first, passes.shape[0]):
         kind, radix, gap, by, count = passes[i]
         emit(like, "butterflies", (kind + PLAIN, buffer, gap, by, LINE, radix * gap, count))
         for j in range(1, gap // ELEMENT):
             emit(like, "butterflies", (kind + AFTER, buffer + j * ELEMENT, gap, by, LINE, radix * gap, count))
             by += (radix - 1) * 2 * like.itemsize
+
+
+@jit
+def _fill(like: Any, buffer: Any, passes: Any, filled: Any, size: Any) -> int:
+    """Make all elements behind the first ``filled`` zeros; in return how many passes of the transform that replaces."""
+    if passes.shape[0] == 0 or filled > passes[0, 2] // ELEMENT:
+        for j in range(filled, size):
+            emit(like, "clear", (buffer + j * ELEMENT,))
+        return 0
+    # Of each butterfly only the first element is not zero.
+    _, radix, gap, by, _ = passes[0]
+    for j in range(gap // ELEMENT):
+        at = buffer + j * ELEMENT
+        for to in range(at + gap, at + radix * gap, gap):
+            if j == 0:
+                emit(like, "move", (at, to))
+            elif j < filled:
+                emit(like, "turn", (at, by, to))
+                by += 2 * like.itemsize
+            else:
+                emit(like, "clear", (to,))
+        if j >= filled:
+            emit(like, "clear", (at,))
+    return 1
 
 
 @jit
@@ -91,7 +115,7 @@ def compiled_enter(dtype: np.dtype[Any]) -> Callable[..., None]:
                     low = at + k * plane if k < depth else zeros
                     high = at + (k + half) * plane if k + half < depth else zeros
                     emit(like, "twist", (low, high, twists.ctypes.data + k * 2 * like.itemsize, buffer + k * ELEMENT))
-                _forward(like, buffer, passes)
+                _forward(like, buffer, passes, 0)
                 for k in range(half):
                     emit(like, "move", (buffer + k * ELEMENT, to + k * depth_gap))
                 to += ELEMENT
@@ -123,115 +147,100 @@ def _plane(
     for x in range(0, pitch, ELEMENT):
         for y in range(height):
             emit(like, "move", (at + y * pitch + x, buffer + y * ELEMENT))
-        for y in range(height, size[0]):
-            emit(like, "clear", (buffer + y * ELEMENT,))
-        _forward(like, buffer, row_passes)
+        _forward(like, buffer, row_passes, _fill(like, buffer, row_passes, height, size[0]))
         for y in range(size[0]):
             emit(like, "move", (buffer + y * ELEMENT, rows + y * pitch + x))
     for y in range(0, size[0], lanes):
         for x in range(0, pitch, ELEMENT):
             emit(like, "transpose", (rows + y * pitch + x, pitch, to + x * lanes, ELEMENT))
-        for x in range(width, size[1]):
-            emit(like, "clear", (to + x * ELEMENT,))
-        _forward(like, to, column_passes)
+        _forward(like, to, column_passes, _fill(like, to, column_passes, width, size[1]))
         to += gap
-
-
-@jit
-def _products(like: Any, a: Any, b: Any, gap: Any, channels: Any, width: Any, work: Any) -> None:
-    """Sum over channels ``a * conj(b)``, for a line of elements at ``work``; the two lines behind are room."""
-    for x in range(0, width, TOGETHER):
-        first = min(x, width - TOGETHER) * ELEMENT
-        for channel in range(0, channels, CHAIN):
-            at, by, to = a + channel * gap + first, b + channel * gap + first, work + first
-            terms = min(CHAIN, channels - channel)
-            if channel == 0:
-                emit(like, "products", (at, by, gap, terms, to))
-                continue
-            part, lost = to + gap, to + 2 * gap
-            emit(like, "products", (at, by, gap, terms, part))
-            for i in range(0, TOGETHER * ELEMENT, ELEMENT):
-                if channel == CHAIN:
-                    emit(like, "clear", (lost + i,))
-                emit(like, "accumulate", (part + i, to + i, lost + i))
-        if channels > CHAIN:
-            for i in range(0, TOGETHER * ELEMENT, ELEMENT):
-                emit(like, "add_to", (work + first + 2 * gap + i, work + first + i))
 
 
 @cache
 def compiled_middle(dtype: np.dtype[Any]) -> Callable[..., None]:
     """What lies between the transforms along D: those along H and W, products, and back; compiled for one dtype.
 
+    Spectra of kernels are made where they are used: it takes no more time than to fetch them from memory.
+
     It takes
 
     like : array of the dtype
-    what : int
-        :data:`MAKE` the kernels' spectra, :data:`USE` them, or do both at once, :data:`NEITHER` kept.
     half, size : int and (H, W)
         Frequencies.
     source, shape, gaps : address, (C_in, H, W), bytes between channels and between frequencies along D
         What came from D.
     kernel, kernel_shape, kernel_gaps : address, (H, W), bytes
         The same of kernels, of which there are C_out*C_in.
-    spectra : address
-        Where kernels' spectra are.
     target, target_shape, step : address, (C_out, H, W), int
         What goes back to D: along H, only every so many rows; gaps are those of the source, which it may overwrite.
     row_passes, column_passes : arrays
-    work : address
-        Of :func:`work_elements` elements.
+    work, together : address, int
+        Of :func:`work_elements` elements, for so many channels' kernels at a time.
     """
 
     def middle(
-        like: Any,
-        what: Any,
-        half: Any,
-        size: Any,
-        source: Any,
-        shape: Any,
-        gaps: Any,
-        kernel: Any,
-        kernel_shape: Any,
-        kernel_gaps: Any,
-        spectra: Any,
-        target: Any,
-        target_shape: Any,
-        step: Any,
-        row_passes: Any,
-        column_passes: Any,
-        work: Any,
-    ) -> None:
+        like,
+        half,
+        size,
+        source,
+        shape,
+        gaps,
+        kernel,
+        kernel_shape,
+        kernel_gaps,
+        target,
+        target_shape,
+        step,
+        row_passes,
+        column_passes,
+        work,
+        together,
+    ):  # type: ignore[no-untyped-def]
         channels, height, width = shape
         results, out_height, out_width = target_shape
         lanes = LINE // like.itemsize
         line = -(-size[1] // lanes) * lanes * ELEMENT
-        strip = channels * line
-        plane = size[0] // lanes * strip
+        plane = size[0] // lanes * line
         pitch = -(-out_width // lanes) * ELEMENT
-        buffer = work
-        rows = buffer + max(size[0] * ELEMENT, 3 * line)
-        values = rows + size[0] // lanes * line
-        made = values + plane
+        chained = channels > CHAIN
+        sums, totals, lost = work, work + plane, work + 2 * plane
+        rows = work + (3 * plane if chained else plane)
+        buffer = rows + plane
+        values = buffer + size[0] * ELEMENT
+        made = values + channels * plane
         for k in range(half):
-            if what != MAKE:
-                for c in range(channels):
-                    at, to = source + c * gaps[0] + k * gaps[1], values + c * line
-                    _plane(like, at, (height, width), size, row_passes, column_passes, buffer, rows, to, strip)
+            for c in range(channels):
+                at = source + c * gaps[0] + k * gaps[1]
+                to = values + c * plane
+                _plane(like, at, (height, width), size, row_passes, column_passes, buffer, rows, to, line)
             for o in range(results):
-                by = made if what == NEITHER else spectra + (k * results + o) * plane
-                if what != USE:
-                    for c in range(channels):
-                        at = kernel + (o * channels + c) * kernel_gaps[0] + k * kernel_gaps[1]
-                        to = by + c * line
-                        _plane(like, at, kernel_shape, size, row_passes, column_passes, buffer, rows, to, strip)
-                if what == MAKE:
-                    continue
-                for y in range(size[0] // lanes):
-                    _products(like, values + y * strip, by + y * strip, line, channels, size[1], buffer)
-                    _inverse(like, buffer, column_passes)
-                    for x in range(0, pitch, ELEMENT):
-                        emit(like, "transpose", (buffer + x * lanes, ELEMENT, rows + y * lanes * pitch + x, pitch))
+                for c in range(0, channels, together):
+                    terms = min(together, channels - c)
+                    for i in range(terms):
+                        at = kernel + (o * channels + c + i) * kernel_gaps[0] + k * kernel_gaps[1]
+                        to = made + i * plane
+                        _plane(like, at, kernel_shape, size, row_passes, column_passes, buffer, rows, to, line)
+                    is_last = c + together >= channels
+                    for y in range(0, plane, line):
+                        # Sums that are done at once stay in L1.
+                        first = y if channels > together else 0
+                        for x in range(0, size[1] * ELEMENT, TOGETHER * ELEMENT):
+                            at, to = values + c * plane + y + x, sums + first + x
+                            emit(like, "products", (at, made + y + x, plane, terms, to, c % CHAIN))
+                        if chained and (is_last or (c + together) % CHAIN == 0):
+                            for x in range(y, y + size[1] * ELEMENT, ELEMENT):
+                                if c < CHAIN:
+                                    emit(like, "clear", (totals + x,))
+                                    emit(like, "clear", (lost + x,))
+                                emit(like, "accumulate", (sums + x, totals + x, lost + x))
+                                if is_last:
+                                    emit(like, "sum", (totals + x, lost + x, sums + x))
+                        if is_last:
+                            _inverse(like, sums + first, column_passes)
+                            to = rows + y // line * lanes * pitch
+                            for x in range(0, pitch, ELEMENT):
+                                emit(like, "transpose", (sums + first + x * lanes, ELEMENT, to + x, pitch))
                 for x in range(0, pitch, ELEMENT):
                     for y in range(size[0]):
                         emit(like, "move", (rows + y * pitch + x, buffer + y * ELEMENT))
@@ -240,14 +249,29 @@ def compiled_middle(dtype: np.dtype[Any]) -> Callable[..., None]:
                     for y in range(out_height):
                         emit(like, "move", (buffer + y * step * ELEMENT, to + y * pitch))
 
-    return _compiled(middle, dtype, "aii2i32i22ii3iPPi")
+    return _compiled(middle, dtype, "ai2i32i22i3iPPii")
 
 
-def work_elements(channels: int, size: tuple[int, int], itemsize: int) -> int:
+def work_elements(channels: int, together: int, size: tuple[int, int], itemsize: int) -> int:
     """Elements of room that :func:`compiled_middle` needs."""
+    planes = (3 if channels > CHAIN else 1) + 1 + channels + together
+    return size[0] + planes * plane_elements(size, itemsize)
+
+
+def kernels_together(channels: int, size: tuple[int, int], itemsize: int) -> int:
+    """How many channels' kernels are transformed at a time: a divisor of :data:`CHAIN`, planes that stay in L2."""
+    together = CHAIN
+    while together > 1 and (
+        together // 2 >= channels or together * plane_elements(size, itemsize) * ELEMENT > MADE_BYTES
+    ):
+        together //= 2
+    return together
+
+
+def plane_elements(size: tuple[int, int], itemsize: int) -> int:
+    """Elements of a plane (H, W) of frequencies."""
     lanes = LINE // itemsize
-    line = -(-size[1] // lanes) * lanes
-    return max(size[0], 3 * line) + size[0] // lanes * line * (1 + 2 * channels)
+    return size[0] // lanes * -(-size[1] // lanes) * lanes
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -19,19 +20,24 @@ if TYPE_CHECKING:
 LINE = 64
 ELEMENT = 2 * LINE
 
-#: Seconds for a float32 frequency: in a transform along one axis, in a product, and where it comes from memory; and for
-#: a tile of one channel (set by tests/benchmarks/algorithms.py).
-SECONDS_PER_PASS = 0.5e-9
-SECONDS_PER_PRODUCT = 0.25e-9
-SECONDS_PER_FETCH = 0.5e-9
+#: Seconds of float32, a frequency each (set by tests/benchmarks/algorithms.py): in a transform along D of a tile that
+#: stays in the caches, and what is added where it does not; in one along H or W; for a kernel's spectrum and the product
+#: with it. Those for one channel of a tile, and for one voxel that is read into a block or stored.
+SECONDS_ALONG_D = 0.4e-9
+SECONDS_FROM_MEMORY = 0.7e-9
+SECONDS_PER_PASS = 0.35e-9
+SECONDS_PER_PRODUCT = 0.42e-9
 SECONDS_PER_TILE = 20e-6
+SECONDS_PER_VOXEL = 0.4e-9
 
-#: Spectra of kernels that are kept.
-SPECTRA_BYTES = 256 << 20
-#: Memory of one thread, if a tile can be so small.
-WORKSPACE_BYTES = 64 << 20
-#: Voxels of input that a slab of tiles may need: I/O blocks are no thinner than a tile.
+#: Sizes of a tile between transforms, of all channels: up to the first it stays in the caches, from the second on not.
+CACHED_BYTES = 4 << 20
+UNCACHED_BYTES = 12 << 20
+#: What a tile holds between transforms, the input of a slab of tiles (I/O blocks are no thinner than a tile), and what
+#: kernels are kept as, may be so large, or else must be worth it.
+HELD_BYTES = 64 << 20
 SLAB_VOXELS = 32 << 20
+KERNEL_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,16 +50,12 @@ class Tiles:
         Outputs (D, H, W) of a tile.
     size : tuple of 3 ints
         Of the transform, which along D is one of so many real numbers.
-    keep : bool
-        Whether the kernels' spectra are kept. If not, they are known along D only, which takes far less memory, and
-        made for each tile.
     seconds : float
         Predicted for all on one thread.
     """
 
     box: Triple
     size: Triple
-    keep: bool
     seconds: float
 
 
@@ -63,7 +65,7 @@ def choose_tiles(problem: Problem) -> Tiles:
 
 
 def good_size(least: int, multiple: int) -> int:
-    """The smallest multiple with no prime factor above 5 in it that is not below ``least``.
+    """The smallest multiple with no prime factor above 7 in it that is not below ``least``.
 
     >>> [good_size(n, 2) for n in (1, 3, 11, 143, 158, 199)]
     [2, 4, 12, 144, 160, 200]
@@ -75,7 +77,7 @@ def good_size(least: int, multiple: int) -> int:
 
 
 def _rest(number: int) -> bool:
-    for factor in (2, 3, 5):
+    for factor in (2, 3, 5, 7):
         while number % factor == 0:
             number //= factor
     return number > 1
@@ -98,33 +100,29 @@ def _choose(params: Conv3dParams, output_shape: Index5, itemsize: int) -> Tiles:
     def whole(width: Any) -> Any:
         return -(-width // lanes) * lanes
 
-    def transform(height: Any, width: Any) -> Any:
-        """Frequencies that the transforms of one channel pass through, of planes that hold something in so many."""
-        return half * (height * whole(width) + rows * whole(width) + rows * size[2])
-
-    scale = itemsize / 4
-    spectrum = half * rows * whole(size[2])
-    kernels = params.out_channels * per_in
-    spectra = kernels * spectrum * 2 * itemsize
-    channels = per_in * transform(seen[1], seen[2]) + per_out * transform(box[1], (box[2] - 1) * params.stride[2] + 1)
-    kernel = half * rows * (whole(params.effective_kernel[2]) + size[2]) * SECONDS_PER_PASS * scale
-    product = per_in * per_out * spectrum * SECONDS_PER_PRODUCT * scale
-    fetch = per_in * per_out * spectrum * SECONDS_PER_FETCH * scale
-    each = channels * SECONDS_PER_PASS * scale + product + (per_in + per_out) * SECONDS_PER_TILE
-    kept = kernels * kernel + tiles * fetch
-    made = tiles * per_in * per_out * kernel
-    keep = (spectra <= SPECTRA_BYTES) & (kept < made) & (tiles > 4 * volumes)
-    seconds = tiles * each + np.where(keep, kept, made)
-
-    # Too few tiles leave threads idle; too large ones take memory. Some tile is taken all the same.
-    idle = np.where(tiles >= 4, 1.0, np.where(tiles == 3, 1.15, np.where(tiles == 2, 1.05, 1.5)))
+    across = whole((box[2] - 1) * params.stride[2] + 1)
     held = 2 * itemsize * half * seen[1] * whole(seen[2]) * max(per_in, per_out)
-    price = seconds * idle * np.maximum(1, held / WORKSPACE_BYTES) ** 2
+    missed = np.clip((held - CACHED_BYTES) / (UNCACHED_BYTES - CACHED_BYTES), 0, 1)
+    ends = half * (per_in * seen[1] * whole(seen[2]) + per_out * box[1] * across)
+    passes = half * rows * (per_in * (whole(seen[2]) + size[2]) + per_out * (across + size[2]))
+    passes = passes + half * rows * per_in * per_out * whole(params.effective_kernel[2])
+    products = half * rows * size[2] * per_in * per_out
+    voxels = per_in * seen[0] * seen[1] * seen[2] + per_out * box[0] * box[1] * box[2]
+    each = ends * (SECONDS_ALONG_D + missed * SECONDS_FROM_MEMORY) + passes * SECONDS_PER_PASS
+    each = each + products * SECONDS_PER_PRODUCT + voxels * SECONDS_PER_VOXEL
+    seconds = tiles * (each * itemsize / 4 + (per_in + per_out) * SECONDS_PER_TILE)
+
+    # Too few tiles leave threads idle; too large ones take memory.
+    idle = np.where(tiles >= 4, 1.0, np.where(tiles == 3, 1.15, np.where(tiles == 2, 1.05, 1.5)))
     slab = seen[0] * (output_shape[3] * params.stride[1]) * (output_shape[4] * params.stride[2]) * params.in_channels
-    price = price * np.where(counts[0] > 1, np.maximum(1, slab / SLAB_VOXELS), 1)
+    taps = math.prod(params.weight_shape) * itemsize
+    kernels = 2 * taps * size[0] / params.kernel_size[0]
+    price = seconds * idle
+    for amount, most in ((held, HELD_BYTES), (slab, SLAB_VOXELS), (kernels, max(KERNEL_BYTES, 4 * taps))):
+        price = price * np.maximum(1, amount / most)
     best = np.unravel_index(int(np.argmin(price)), price.shape)
     (d, h, w), (nd, nh, nw) = ([int(values[k].reshape(-1)[best[k]]) for k in range(3)] for values in (box, size))
-    return Tiles((d, h, w), (nd, nh, nw), bool(keep[best]), float(seconds[best]))
+    return Tiles((d, h, w), (nd, nh, nw), float(seconds[best]))
 
 
 def _candidates(outputs: int, params: Conv3dParams, axis: int, multiple: int) -> NDArray[np.int64]:
@@ -135,7 +133,7 @@ def _candidates(outputs: int, params: Conv3dParams, axis: int, multiple: int) ->
     """
     kernel, stride = params.effective_kernel[axis], params.stride[axis]
     found: dict[int, tuple[int, int, int]] = {}
-    for box in sorted({-(-outputs // count) for count in range(1, outputs + 1)}, reverse=True):
+    for box in sorted({-(-outputs // count) for count in range(1, 65)}, reverse=True):
         seen = (box - 1) * stride + kernel
         if box == outputs and params.padding_mode == "zeros" and params.padding_value == 0:
             high = max(0, params.padding_high[axis] - (stride - 1))

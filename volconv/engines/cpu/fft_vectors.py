@@ -17,7 +17,7 @@ from volconv.engines.cpu.fft_tiles import ELEMENT, LINE
 from volconv.engines.cpu.simd import LONG, Emitter
 
 #: Butterflies there are.
-RADICES = (8, 5, 4, 3, 2)
+RADICES = (8, 7, 5, 4, 3, 2)
 #: What is done with twiddle factors: nothing, they multiply results, or they multiply what is loaded.
 PLAIN, AFTER, BEFORE = 0, 1, 2
 #: Elements of a line whose products are summed at a time, which hides how long each addition takes.
@@ -70,7 +70,7 @@ class _Lines(Emitter):
         n = len(a)
         if n == 2:
             return [self.plus(*a), self.minus(*a)]
-        if n in (3, 5):
+        if n in (3, 5, 7):
             return self._odd(a)
         # n = r * m: m-point transforms of every r-th number, then r-point ones of those.
         r = 4 if n % 8 == 0 else 2 if n % 2 == 0 else 3
@@ -168,8 +168,12 @@ class _Lines(Emitter):
     def move(self, at: Any, to: Any) -> None:
         self.put(self.get(at), to)
 
-    def add_to(self, at: Any, to: Any) -> None:
-        self.put(self.plus(self.get(at), self.get(to)), to)
+    def turn(self, at: Any, by: Any, to: Any) -> None:
+        """Multiply one element by a complex number."""
+        self.put(self.times(self.get(at), self.number(by, 0)), to)
+
+    def sum(self, a: Any, b: Any, to: Any) -> None:
+        self.put(self.plus(self.get(a), self.get(b)), to)
 
     def accumulate(self, part: Any, total: Any, lost: Any) -> None:
         """Add an element to a total, and what that rounds away to another (Knuth's TwoSum)."""
@@ -180,12 +184,18 @@ class _Lines(Emitter):
         self.put(after, total)
         self.put(self.plus(self.get(lost), rounded), lost)
 
-    def products(self, a: Any, b: Any, gap: Any, terms: Any, to: Any) -> None:
-        """:data:`TOGETHER` neighbouring elements of a sum of ``a * conj(b)``, whose terms lie ``gap`` apart."""
+    def products(self, a: Any, b: Any, gap: Any, terms: Any, to: Any, earlier: Any) -> None:
+        """Add :data:`TOGETHER` neighbouring elements of a sum of ``a * conj(b)``, whose terms lie ``gap`` apart.
+
+        If there were no ``earlier`` terms, the sum begins with zero.
+        """
         builder = self.builder
-        sums = [[cgutils.alloca_once_value(builder, self.zero) for _ in range(2)] for _ in range(TOGETHER)]
-        for total in itertools.chain(*sums):
-            builder.store(self.zero, total)
+        fresh = builder.icmp_signed("==", earlier, LONG(0))
+        places = [builder.add(to, LONG(i * ELEMENT)) for i in range(TOGETHER)]
+        sums = [[cgutils.alloca_once(builder, self.vector) for _ in range(2)] for _ in places]
+        for place, pair in zip(places, sums, strict=True):
+            for value, total in zip(self.get(place), pair, strict=True):
+                builder.store(builder.select(fresh, self.zero, value), total)
         with self.loop(terms) as (term, _):
             along = builder.mul(gap, term)
             for i, (real, imaginary) in enumerate(sums):
@@ -194,8 +204,8 @@ class _Lines(Emitter):
                 builder.store(self.multiply_add(x[1], y[1], part), real)
                 part = self.multiply_add(x[1], y[0], builder.load(imaginary))
                 builder.store(self.multiply_add(builder.fneg(x[0]), y[1], part), imaginary)
-        for i, pair in enumerate(sums):
-            self.put([builder.load(part) for part in pair], builder.add(to, LONG(i * ELEMENT)))
+        for place, pair in zip(places, sums, strict=True):
+            self.put([builder.load(total) for total in pair], place)
 
     def transpose(self, at: Any, gap: Any, to: Any, to_gap: Any) -> None:
         """Turn lanes into elements, and elements into lanes."""
