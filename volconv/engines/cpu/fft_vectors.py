@@ -14,7 +14,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from volconv.engines.cpu.fft_tiles import ELEMENT, LINE
-from volconv.engines.cpu.simd import LONG, Emitter
+from volconv.engines.cpu.emitter import LONG, Emitter
 
 #: Butterflies there are.
 RADICES = (8, 7, 5, 4, 3, 2)

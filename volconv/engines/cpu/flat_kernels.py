@@ -5,14 +5,13 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numba
+import numpy as np
 
-from volconv.engines.cpu.jit import compiled_kernel
+from volconv.engines.cpu.native import Array, native
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -35,7 +34,6 @@ def split_phases(block: NDArray[Any], stride: int, phases: NDArray[np.int64], ou
 @cache
 def compiled_split_phases(dtype: np.dtype[Any]) -> Callable[..., None]:
     """:func:`split_phases` for blocks of this dtype."""
-    real, index = numba.from_dtype(dtype), numba.int64
-    # Lines lie side by side along W, whatever lies between them.
-    block = numba.types.Array(real, 4, "A")
-    return compiled_kernel(split_phases, numba.void(block, index, index[::1], real[:, :, :, :, ::1]))
+    block = Array(dtype, 4, "A")  # lines lie side by side along W, whatever lies between them
+    arguments = (block, 1, Array(np.dtype(np.int64), 1), Array(dtype, 5))
+    return native(f"split_phases-{dtype.name}", arguments, lambda: split_phases, "flat_kernels")

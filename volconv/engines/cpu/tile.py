@@ -9,19 +9,14 @@ What steps, rows and programs mean is up to :mod:`volconv.engines.cpu.correlatio
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.extending import intrinsic
-from numba.np.numpy_support import as_dtype
 
-from volconv.engines.cpu.jit import compiled_kernel
-from volconv.engines.cpu.simd import LONG, Emitter, lanes, registers
+from volconv.engines.cpu.native import Array, native
+from volconv.engines.cpu.simd import lanes, registers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,194 +63,6 @@ def patterns(shape: TileShape) -> list[tuple[int, int]]:
     return [(low, high) for low in range(shape.rows) for high in range(low + 1, shape.rows + 1)]
 
 
-class _Tile(Emitter):
-    """Emits the code of one tile."""
-
-    def __init__(self, context: Any, builder: ir.IRBuilder, real: types.Type, shape: TileShape) -> None:
-        super().__init__(context, builder, real)
-        self.shape = shape
-        self.places = [(r, v) for r in range(shape.rows) for v in range(shape.vectors)]
-        self.sums = {place: cgutils.alloca_once(builder, self.vector) for place in self.places}
-
-    def clear(self, work: Any, chained: Any, compensated: Any) -> None:
-        """Start sums, and totals and what they lost where there are such."""
-        for place in self.places:
-            self.builder.store(self.zero, self.sums[place])
-        for i, needed in enumerate((chained, compensated)):
-            with self.builder.if_then(needed):
-                for j in range(len(self.places)):
-                    self.store(self.zero, self.offset(work, i * len(self.places) + j, self.bytes))
-
-    def run(self, program: Any, segments: Any, data: Any, offsets: Any, weights: Any, work: Any, compensated: Any) -> None:
-        """All segments of a program; each is a pattern, its steps from first to last, and rows to flush before it."""
-        builder = self.builder
-        with cgutils.for_range(builder, segments) as segment:
-            where = self.offset(program, segment.index, 4 * 8)
-            pattern, first, last, flushed = (self.load_long(where, i) for i in range(4))
-            self.flush(flushed, work, compensated)
-            end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
-            switch = builder.switch(pattern, never)
-            for i, (low, high) in enumerate(patterns(self.shape)):
-                block = builder.append_basic_block(f"rows.{low}.{high}")
-                switch.add_case(LONG(i), block)
-                builder.position_at_end(block)
-                with cgutils.for_range_slice(builder, first, last, LONG(1), intp=LONG) as (step, _):
-                    self.step(low, high, step, data, offsets, weights)
-                builder.branch(end)
-            builder.position_at_end(never)
-            builder.unreachable()
-            builder.position_at_end(end)
-
-    def step(self, low: int, high: int, step: Any, data: Any, offsets: Any, weights: Any) -> None:
-        """Load the data at one offset, and add it to some rows."""
-        source = self.offset(data, self.load_long(offsets, step), self.size)
-        row = self.offset(weights, step, self.shape.rows * self.size)
-        values = [self.load_vector(source, v) for v in range(self.shape.vectors)]
-        for r in range(low, high):
-            weight = self.load_splat(row, r)
-            for v, value in enumerate(values):
-                place = self.sums[r, v]
-                self.builder.store(self.multiply_add(value, weight, self.builder.load(place)), place)
-
-    def flush(self, rows: Any, work: Any, compensated: Any) -> None:
-        """Move some rows (bits of a mask) of partial sums into their totals."""
-        builder = self.builder
-        with builder.if_then(builder.icmp_signed("!=", rows, LONG(0)), likely=False):
-            for r in range(self.shape.rows):
-                with builder.if_then(builder.icmp_signed("!=", builder.and_(rows, LONG(1 << r)), LONG(0))):
-                    for kept in (False, True):
-                        with builder.if_then(compensated if kept else builder.not_(compensated)):
-                            for v in range(self.shape.vectors):
-                                self._flush_vector((r, v), work, kept)
-
-    def _flush_vector(self, place: tuple[int, int], work: Any, kept: bool) -> None:
-        total, lost = self._totals(place, work)
-        after, rounded = self._added(place, total, kept)
-        self.store(after, total)
-        if rounded is not None:
-            self.store(self.add(self.load(lost, self.vector, self.size), rounded), lost)
-        self.builder.store(self.zero, self.sums[place])
-
-    def _added(self, place: tuple[int, int], total: Any, kept: bool) -> tuple[Any, Any]:
-        """A total with its partial sum, and what the addition rounds away where that is kept.
-
-        Dekker's Fast2Sum: where the part is larger than the total it may be off by half an epsilon of the part, which
-        over all parts comes to half an epsilon of the sum of magnitudes.
-        """
-        builder = self.builder
-        before, part = self.load(total, self.vector, self.size), builder.load(self.sums[place])
-        after = self.add(before, part)
-        if self.exact or not kept:
-            return after, None
-        return after, builder.fsub(part, builder.fsub(after, before))
-
-    def _totals(self, place: tuple[int, int], work: Any) -> tuple[Any, Any]:
-        """Addresses of a total and of what it lost."""
-        i = self.places.index(place)
-        return self.offset(work, i, self.bytes), self.offset(work, i + len(self.places), self.bytes)
-
-    def collect(self, work: Any, chained: Any, compensated: Any) -> None:
-        """Make the sums what they are with their totals."""
-        builder = self.builder
-        for kept in (False, True):
-            with builder.if_then(compensated if kept else builder.and_(chained, builder.not_(compensated))):
-                for place in self.places:
-                    total, lost = self._totals(place, work)
-                    value, rounded = self._added(place, total, kept)
-                    if rounded is not None:
-                        rounded = builder.fadd(self.load(lost, self.vector, self.size), rounded)
-                        # Where the sum is not finite, neither is what was lost, and it must not count.
-                        finite = builder.fcmp_ordered("==", builder.fsub(value, value), self.zero)
-                        value = builder.select(finite, builder.fadd(value, rounded), value)
-                    builder.store(value, self.sums[place])
-
-    def write(self, out: Any, between: Any, many: Any, bias: Any, column: Any, row: tuple[Any, Any, Any, Any]) -> None:
-        """Add the bias and store ``many`` rows, ``between`` elements apart.
-
-        ``row`` is (width, pitch, pitch of the output, rows left): the tile begins at ``column`` of one row of outputs
-        and may reach into the next ones, each ``pitch`` further, of which only the first ``width`` are outputs.
-        """
-        builder, lanes = self.builder, self.lanes
-        within = builder.icmp_signed("<=", builder.add(column, LONG(self.shape.width)), row[0])
-        for r in range(self.shape.rows):
-            with builder.if_then(builder.icmp_signed(">", many, LONG(r))):
-                constant = self.load_splat(bias, r)
-                values = [self.add(builder.load(self.sums[r, v]), constant) for v in range(self.shape.vectors)]
-                target = self.offset(out, builder.mul(between, LONG(r)), self.size)
-                with builder.if_else(within) as (inside, across):
-                    with inside:
-                        first = self.offset(target, column, self.size)
-                        for v, value in enumerate(values):
-                            self.store(value, self.offset(first, v * lanes, self.size))
-                    with across:
-                        for v, value in enumerate(values):
-                            self._write_across(value, target, builder.add(column, LONG(v * lanes)), row)
-
-    def _write_across(self, value: Any, target: Any, column: Any, row: tuple[Any, Any, Any, Any]) -> None:
-        """Store those lanes of a vector that are outputs, in as many rows as it reaches."""
-        builder, (width, pitch, out_pitch, rows) = self.builder, row
-        start, (test, body, end) = builder.block, (builder.append_basic_block(n) for n in ("test", "body", "end"))
-        first_row = builder.sdiv(column, pitch)
-        first_lane = builder.sub(builder.mul(first_row, pitch), column)
-        builder.branch(test)
-
-        builder.position_at_end(test)
-        lane, r = builder.phi(LONG), builder.phi(LONG)
-        lane.add_incoming(first_lane, start)
-        r.add_incoming(first_row, start)
-        more = builder.icmp_signed("<", lane, LONG(self.lanes))
-        builder.cbranch(builder.and_(more, builder.icmp_signed("<", r, rows)), body, end)
-
-        builder.position_at_end(body)
-        address = self.offset(target, builder.sub(builder.mul(r, out_pitch), lane), self.size)
-        self.store_lanes(value, address, lane, builder.add(lane, width))
-        lane.add_incoming(builder.add(lane, pitch), body)
-        r.add_incoming(builder.add(r, LONG(1)), body)
-        builder.branch(test)
-        builder.position_at_end(end)
-
-
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  # noqa: ARG001  # numba's protocol
-    """One tile as a function that compiled code can call.
-
-    The array of weights only tells the dtype. ``numbers`` are integers: addresses of data, offsets, weights and program,
-    segments, chained, addresses of work, bias and out, what :meth:`_Tile.write` takes, and outputs left to the run's end.
-    """
-    shape = tile_shape(as_dtype(weights.dtype), bool(tall.literal_value))
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001  # numba's protocol
-        data, offsets, w, program, segments, chained, work, bias, out, between, many, column, *row, left = (
-            cgutils.unpack_tuple(builder, values[2], 17)
-        )
-        several = builder.icmp_signed("!=", chained, LONG(0))
-        compensated = builder.icmp_signed("==", chained, LONG(2))
-
-        def emit(widths: list[int]) -> None:
-            """A tile of the first width; a narrower one where fewer outputs are left."""
-            made = _Tile(context, builder, weights.dtype, replace(shape, vectors=widths[0]))
-            if len(widths) > 1:
-                few = builder.icmp_signed("<=", left, LONG(widths[1] * shape.lanes))
-                with builder.if_else(few, likely=False) as (narrow, full):
-                    with narrow:
-                        emit(widths[1:])
-                    with full:
-                        finish(made)
-            else:
-                finish(made)
-
-        def finish(made: _Tile) -> None:
-            made.clear(work, several, compensated)
-            made.run(program, segments, data, offsets, w, work, compensated)
-            made.collect(work, several, compensated)
-            made.write(out, between, many, bias, column, tuple(row))
-
-        emit(shape.widths)
-        return context.get_dummy_value()
-
-    return types.void(weights, tall, numbers), generate
-
-
 @cache
 def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., None]:
     """The loop over all tiles of a box of outputs, compiled for one dtype.
@@ -283,59 +90,21 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
     stretch : int
         So many tiles of a line are computed for all rows before the next ones; 0: all tiles, for one tile's rows.
     """
-    real, index = numba.from_dtype(dtype), numba.int64
-    tall = tile.rows > 4
-    # Constants of the compiled code, and part of what its cache is kept under.
-    rows, width, size, scratch = tile.rows, tile.width, dtype.itemsize, 2 * tile.rows * tile.width
+    index, scratch = np.dtype(np.int64), 2 * tile.rows * tile.width
 
-    def correlate(  # type: ignore[no-untyped-def]  # noqa: ANN202
-        data, offsets, weights, bias, program, chained, out, shape, strides, out_strides, joined, stretch
-    ):
-        slices, neighbours, lines, line = shape
-        sets, blocks, steps = weights.shape[0], weights.shape[1], weights.shape[2]
-        work = np.empty(scratch, weights.dtype)
-        runs, rows_left = (1, lines) if joined else (lines, 1)
-        run = (rows_left - 1) * strides[2] + line
-        # All tiles' rows for a stretch of each line, while its data are in cache; or line by line, as the output lies.
-        together, stretch = (neighbours, stretch * width) if stretch else (rows, run)
-        for s in range(slices):
-            for n0 in range(0, neighbours, together):
-                for r in range(runs):
-                    source = data + (s * strides[0] + r * strides[2]) * size
-                    target = out + (s * out_strides[0] + r * out_strides[2]) * size
-                    for begin in range(0, run, stretch):
-                        for n in range(n0, min(n0 + together, neighbours), rows):
-                            block = n // rows if blocks > 1 else 0
-                            own = (s if sets > 1 else 0) * blocks + block
-                            for x in range(begin, min(begin + stretch, run), width):
-                                first = x // strides[2]
-                                _tile(
-                                    weights,
-                                    tall,
-                                    (
-                                        source + (n * strides[1] + x) * size,
-                                        offsets.ctypes.data,
-                                        weights.ctypes.data + own * steps * rows * size,
-                                        program.ctypes.data,
-                                        program.shape[0],
-                                        chained,
-                                        work.ctypes.data,
-                                        bias.ctypes.data + block * rows * size,
-                                        target + (n * out_strides[1] + first * out_strides[2]) * size,
-                                        out_strides[1],
-                                        min(rows, neighbours - n),
-                                        x - first * strides[2],
-                                        line,
-                                        strides[2],
-                                        out_strides[2],
-                                        rows_left - first,
-                                        run - x,
-                                    ),
-                                )
+    def function() -> Callable[..., None]:
+        from volconv.engines.cpu.tile_kernels import correlate_function
 
-    triple, four = types.UniTuple(index, 3), types.UniTuple(index, 4)
-    signature = numba.void(
-        index, index[::1], real[:, :, :, ::1], real[:, ::1], index[:, ::1], index, index, four, triple, triple, index,
-        index,
-    )  # fmt: skip
-    return compiled_kernel(correlate, signature)
+        return correlate_function(dtype, tile)
+
+    loop = native(
+        f"correlate-{dtype.name}-{tile.rows}x{tile.vectors}x{tile.lanes}",
+        (1, Array(index, 1), Array(dtype, 4), Array(dtype, 2), Array(index, 2), 1, 1, 4, 3, 3, 1, 1, Array(dtype, 1)),
+        function,
+        *("tile", "tile_kernels", "emitter", "simd"),
+    )
+
+    def correlate(*arguments: Any) -> None:
+        loop(*arguments, np.empty(scratch, dtype))
+
+    return correlate

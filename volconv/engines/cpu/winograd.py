@@ -102,7 +102,7 @@ class PreparedWinograd:
     def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any]) -> None:
         from volconv.engines.cpu.correlation import ROUNDINGS, Sums, channel_program
         from volconv.engines.cpu.tile import compiled_correlate, tile_shape
-        from volconv.engines.cpu.winograd_kernels import compiled_forward, compiled_inverse
+        from volconv.engines.cpu.winograd_loops import compiled_forward, compiled_inverse
 
         self._params, self._axes, self._dtype = params, winograd_axes(params), weight.dtype
         self._rows = params.out_channels // params.groups

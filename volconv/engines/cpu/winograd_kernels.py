@@ -1,20 +1,18 @@
-"""The compiled loops that carry rows of voxels into Winograd's domain and back."""
+"""The code of :mod:`volconv.engines.cpu.winograd_loops`, as numba compiles it; loaded only to be compiled."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numba
-import numpy as np
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from volconv.engines.cpu.jit import compiled_kernel
-from volconv.engines.cpu.simd import LONG, Emitter
+from volconv.engines.cpu.emitter import LONG, Emitter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import numpy as np
 
 #: ``B^T`` and ``A^T`` of F(2, 3): A. Lavin and S. Gray, "Fast Algorithms for Convolutional Neural Networks", 2015.
 FORWARD = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
@@ -39,8 +37,8 @@ def _transform(typing_context: Any, bias: Any, which: Any, axes: Any, sources: A
     """Multiply rows of voxels by a matrix along one axis or two.
 
     ``bias`` is an array of one value that is added to all; its dtype is the rows'. ``which`` is 0 for the forward
-    matrix, 1 for the inverse, ``axes`` is how many. ``sources`` and ``targets`` are arrays of addresses, in C order of the
-    axes; a target of 0 is left out. Sources are read to the end of their last vector; so far targets are written where
+    matrix, 1 for the inverse, ``axes`` is how many. ``sources`` and ``targets`` are arrays of addresses, in C order of
+    the axes; a target of 0 is left out. Sources are read to the end of their last vector; so far targets are written where
     ``which`` is 0.
     """
     matrix, dimensions = _MATRICES[which.literal_value], axes.literal_value
@@ -81,29 +79,12 @@ def _transform(typing_context: Any, bias: Any, which: Any, axes: Any, sources: A
     return types.void(bias, which, axes, sources, targets, width), generate
 
 
-@cache
-def compiled_forward(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
-    """Forward transform of tiles, compiled for one dtype and one axis or two.
-
-    It takes
-
-    tiles : (K, axes, 4) array
-        For each tile where its rows lie along each axis, in elements; -1 for a row that is not there and counts as 0.
-    data : address
-    between : int
-        Distance in the data between channels, of which there are ``channels``.
-    zeros : array
-        A row of them.
-    out, pitch, plane : address and ints
-        Tile k of channel c goes to ``out + (c*K + k)*pitch`` of each plane; planes lie ``plane`` apart.
-    width : int
-    """
-    real, index = numba.from_dtype(dtype), numba.int64
+def forward_function(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
+    """What ``compiled_forward`` compiles; it also takes room for addresses of sources and targets."""
     size = dtype.itemsize
 
-    def forward(tiles, data, between, channels, zeros, out, pitch, plane, width):  # type: ignore[no-untyped-def]
+    def forward(tiles, data, between, channels, zeros, out, pitch, plane, width, sources, targets):  # type: ignore[no-untyped-def]
         count = 4**axes
-        sources, targets = np.empty(count, np.int64), np.empty(count, np.int64)
         for c in range(channels):
             for k in range(tiles.shape[0]):
                 for i in range(count):
@@ -114,30 +95,14 @@ def compiled_forward(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
                     targets[i] = out + (i * plane + (c * tiles.shape[0] + k) * pitch) * size
                 _transform(zeros, 0, axes, sources, targets, width)
 
-    signature = numba.void(index[:, :, ::1], index, index, index, real[::1], index, index, index, index)
-    return compiled_kernel(forward, signature)
+    return forward
 
 
-@cache
-def compiled_inverse(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
-    """Inverse transform of tiles, compiled for one dtype and one axis or two.
-
-    It takes
-
-    products, plane, channel, pitch : address and ints
-        Tile k of channel c lies at ``products + c*channel + k*pitch`` of each plane; planes lie ``plane`` apart.
-    tiles : (K, axes, 2) array
-        For each tile where its rows go along each axis; -1 for a row that is no output.
-    out, between : address and int
-        Where they go, and how far apart channels lie.
-    bias : (C_out,) array
-    width : int
-    """
-    real, index = numba.from_dtype(dtype), numba.int64
+def inverse_function(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
+    """What ``compiled_inverse`` compiles; it also takes room for addresses of sources and targets."""
     size = dtype.itemsize
 
-    def inverse(products, plane, channel, pitch, tiles, out, between, bias, width):  # type: ignore[no-untyped-def]
-        sources, targets = np.empty(4**axes, np.int64), np.empty(2**axes, np.int64)
+    def inverse(products, plane, channel, pitch, tiles, out, between, bias, width, sources, targets):  # type: ignore[no-untyped-def]
         for c in range(bias.shape[0]):
             for k in range(tiles.shape[0]):
                 for i in range(4**axes):
@@ -149,5 +114,4 @@ def compiled_inverse(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
                     targets[i] = 0 if missing else out + (c * between + place) * size
                 _transform(bias[c:], 1, axes, sources, targets, width)
 
-    signature = numba.void(index, index, index, index, index[:, :, ::1], index, index, real[::1], index)
-    return compiled_kernel(inverse, signature)
+    return inverse
