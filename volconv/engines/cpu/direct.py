@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: beginning and ending a tile takes the time of; seconds to read one voxel and to store one (all set by
 #: tests/benchmarks/algorithms.py).
 SECONDS_AS_CHANNELS = 1 / 90e9
-SECONDS_AS_NEIGHBOURS = 1 / 65e9
+SECONDS_AS_NEIGHBOURS = 1 / 90e9
 STEPS_OF_A_TILE = 8
 SECONDS_PER_VOXEL = 0.45e-9
 
