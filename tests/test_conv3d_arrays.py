@@ -18,7 +18,7 @@ from cases import values
 from tolerances import allowed, assert_matches
 from volconv.errors import DtypeError, ShapeError
 
-ALGORITHMS = ("direct", "gemm")
+ALGORITHMS = ("direct", "fft", "gemm")
 SHAPE = (2, 4, 6, 7, 9)
 PARAMETERS = {"stride": (1, 2, 1), "padding": (1, 0, 2), "groups": 2}
 
@@ -351,7 +351,7 @@ def test_eight_callers_at_once_get_the_same_bits_and_leave_blas_alone():
     assert before
 
     def call(i):
-        algorithm = ALGORITHMS[i % 2]
+        algorithm = ALGORITHMS[i % len(ALGORITHMS)]
         got = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1 + i % 3, **PARAMETERS)
         return got.tobytes() == expected[algorithm]
 
@@ -411,7 +411,7 @@ print((kilobytes("VmHWM") - before) * 1024 - x.nbytes - out.nbytes)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
-@pytest.mark.parametrize("algorithm", ["direct", "gemm"])
+@pytest.mark.parametrize("algorithm", ["direct", "winograd", "gemm"])
 def test_memory_is_input_output_and_at_most_100_megabytes(dtype, mode, algorithm):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, dtype, mode, algorithm], check=True, capture_output=True, text=True

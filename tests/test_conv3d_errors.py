@@ -143,16 +143,29 @@ def test_groups(groups, error, message):
     refuses(error, f"^{re.escape(message)}$", groups=groups)
 
 
-@pytest.mark.parametrize("algorithm", ["fft", "Direct", "", None])
+@pytest.mark.parametrize("algorithm", ["fast", "Direct", "", None])
 def test_unknown_algorithm(algorithm):
-    refuses(
-        ParameterError, rf"^algorithm must be one of auto, direct, gemm \(got {algorithm!r}\)$", algorithm=algorithm
-    )
+    names = "auto, direct, separable, winograd, fft, gemm"
+    refuses(ParameterError, rf"^algorithm must be one of {names} \(got {algorithm!r}\)$", algorithm=algorithm)
 
 
-def test_gemm_with_integers():
-    message = r"^algorithm='gemm' cannot do this: gemm needs a floating-point dtype \(got int64\)$"
-    refuses(ParameterError, message, X.astype(INT), W.astype(INT), algorithm="gemm")
+@pytest.mark.parametrize("algorithm", ["separable", "winograd", "fft"])
+def test_integers_in_algorithms_of_floats(algorithm):
+    message = rf"^algorithm='{algorithm}' cannot do this: .* floating.point.*\(got int64\)$"
+    refuses(ParameterError, message, X.astype(INT), W.astype(INT), algorithm=algorithm)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "options", "message"),
+    [
+        ("winograd", {"stride": 2}, r"winograd needs stride 1 \(got \(2, 2, 2\)\)"),
+        ("winograd", {"w": np.ones((2, 4, 3, 2, 3))}, r"winograd needs a kernel of 3 along .* \(got \(3, 2, 3\)\)"),
+        ("winograd", {"w": np.ones((2, 4, 1, 1, 3))}, r"winograd needs a kernel of 3 along .* \(got \(1, 1, 3\)\)"),
+        ("separable", {}, r"separable needs large kernels of one channel that are sums of a few products .*"),
+    ],
+)
+def test_what_an_algorithm_cannot_do(algorithm, options, message):
+    refuses(ParameterError, rf"^algorithm='{algorithm}' cannot do this: {message}$", algorithm=algorithm, **options)
 
 
 @pytest.mark.parametrize("threads", [0, -3, True, 1.5, "2"])
@@ -277,7 +290,7 @@ def test_wider_than_double(dtype):
 @pytest.mark.parametrize(
     ("error", "options"),
     [
-        (ParameterError, {"algorithm": "fft"}),
+        (ParameterError, {"algorithm": "fast"}),
         (ParameterError, {"threads": 0}),
         (DtypeError, {"b": [1j, 1]}),
         (DtypeError, {"padding_value": 1j}),

@@ -165,7 +165,11 @@ def test_error_bound_where_rounding_errors_add_up(algorithm, channels, kernel, w
 @pytest.mark.parametrize(
     ("algorithm", "channels", "kernel"),
     [
-        *[(a, c, k) for a in ("direct", "fft", "gemm") for c, k in [(63, 1), (96, 1), (1000, 1), (1, 4), (1, 9), (40, 3)]],
+        *[
+            (a, c, k)
+            for a in ("direct", "fft", "gemm")
+            for c, k in [(63, 1), (96, 1), (1000, 1), (1, 4), (1, 9), (40, 3)]
+        ],
         ("winograd", 1, 3),
         ("winograd", 40, 3),
         *[("separable", 1, k) for k in (4, 9, 17, 33)],
@@ -271,7 +275,9 @@ def test_zero_taps_are_left_out_only_where_all_is_finite():
     x, w = values(rng, (1, 1, 9, 10, 11), "float32"), np.zeros((1, 1, 5, 5, 5), np.float32)
     w[0, 0, 2, 2, 2], w[0, 0, 0, 0, 0], w[0, 0, 4, 1, 3] = -6, 1, 2
     expected = reference.conv3d(x, w, padding=(2, 2, 2))
-    assert_matches(volconv.conv3d(x, w, padding=2, algorithm="direct"), expected, allowed("float32", x, w, padding=(2,) * 3))
+    assert_matches(
+        volconv.conv3d(x, w, padding=2, algorithm="direct"), expected, allowed("float32", x, w, padding=(2,) * 3)
+    )
     x[0, 0, 4, 5, 6] = np.inf
     got = volconv.conv3d(x, w, padding=2, algorithm="direct")
     with np.errstate(invalid="ignore"):

@@ -34,7 +34,7 @@ def name(case):
     return ",".join(f"{key}={value}".replace(" ", "") for key, value in changes.items()) or "defaults"
 
 
-@pytest.mark.parametrize("algorithm", ["auto", "direct", "gemm"])
+@pytest.mark.parametrize("algorithm", ["auto", "direct", "fft", "gemm"])
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[name(case) for case in CASES])
 def test_stored_results_of_pytorch(number, algorithm):
     case, expected = CASES[number], RESULTS[f"{number:02}"]

@@ -65,8 +65,8 @@ def conv3d(
         "reflect" does not repeat the edge voxel, "symmetric" does.
     padding_value : number
         What "zeros" pads with; -1000 is air in a CT.
-    algorithm : {"auto", "direct", "gemm"}
-        "auto" picks by predicted cost, from shapes and dtype alone.
+    algorithm : {"auto", "direct", "separable", "winograd", "fft", "gemm"}
+        "auto" picks by predicted cost, from shapes, dtype and what the weights are a product of.
     threads : int, optional
         One for each core by default. The result's bits do not depend on it.
     out : array, optional
@@ -113,12 +113,12 @@ def conv3d(
     shape = batched_shape(volume.shape)
     dtype = dtypes.result_dtype(volume.dtype, weights.dtype)
     compute_dtype = dtypes.compute_dtype(dtype)
+    dtypes.check_scalar("padding_value", params.padding_value, compute_dtype)
     factors = find_factors(params, weights, compute_dtype)
     plan = make_plan(params, shape, compute_dtype, algorithm=algorithm, factors=factors, threads=threads)
     biases = check_bias(bias, params)
     if biases is not None and not np.can_cast(biases.dtype, compute_dtype, "same_kind"):
         raise DtypeError(f"bias must be of a dtype that {compute_dtype} results can take (got {biases.dtype})")
-    dtypes.check_scalar("padding_value", params.padding_value, compute_dtype)
     if compute_dtype.kind == "i":
         dtypes.check_integer_sums(volume, weights, biases, int(params.padding_value.real))
 

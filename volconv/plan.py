@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from volconv.region import Index5
 
 #: Bytes that one I/O block of a file may take; two are held at a time, one read or written while one is computed.
-BLOCK_BYTES = 128 << 20
+BLOCK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)

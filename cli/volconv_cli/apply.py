@@ -169,7 +169,7 @@ def _run(
 
 def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any) -> ApplyReport:
     from volconv.io import open_stack, open_volume
-    from volconv_cli.text import progress_bar
+    from volconv_cli.text import announce_compilation, progress_bar
 
     reading = {name: options.pop(name) for name in READING}
     kernel = options.pop("kernel")
@@ -181,6 +181,8 @@ def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any)
             volume.prefetch()
         from volconv.functional import apply  # it is loaded, as is what compiles, while a gzipped file is unpacked
 
+        if not quiet:
+            announce_compilation()
         progress = files.enter_context(progress_bar(quiet or options["dry_run"], Path(inputs[0]).name))
         return apply(volume, output, kernel, progress=progress, **options)
 

@@ -21,6 +21,7 @@ from volconv_cli.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from volconv.plan import Plan
     from volconv.report import ShapeReport
 
 
@@ -39,9 +40,12 @@ if TYPE_CHECKING:
 @click.option("--dtype", metavar="DTYPE|same", help="Output dtype.  [default: as 'volconv apply' would choose]")
 @reading_options
 @config_option
+@click.option("-v", "--verbose", is_flag=True, help="Print more: the algorithm, and what each is predicted to take.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as JSON.")
 @debug_option
-def command(input_file: str | None, input_shape: list[int] | None, as_json: bool, **options: Any) -> None:
+def command(
+    input_file: str | None, input_shape: list[int] | None, verbose: bool, as_json: bool, **options: Any
+) -> None:
     """Tell the output's shape, spacing and cost before anything is run.
 
     \b
@@ -66,7 +70,7 @@ def command(input_file: str | None, input_shape: list[int] | None, as_json: bool
         raise click.UsageError("give either --kernel or --kernel-size (with --out-channels)")
     if options["kernel"] is None and options["kernel_size"] is None:
         raise click.UsageError("give --kernel or --kernel-size")
-    report = _report(input_file, input_shape, **options)
+    report, plan = _report(input_file, input_shape, **options)
     if as_json:
         facts = report.as_dict()
         if input_shape is not None and len(input_shape) == 4:  # no N in, no N out
@@ -74,6 +78,8 @@ def command(input_file: str | None, input_shape: list[int] | None, as_json: bool
         click.echo(json.dumps(facts))
     else:
         _show(report)
+        if verbose:
+            _show_algorithms(plan)
 
 
 def _report(
@@ -92,13 +98,15 @@ def _report(
     time: Any,
     channel: Any,
     **parameters: Any,
-) -> ShapeReport:
+) -> tuple[ShapeReport, Plan]:
     import numpy as np
 
+    from volconv.engines.factors import find_factors
     from volconv.geometry import Geometry
     from volconv.io import VolumeInfo, open_volume
     from volconv.job import resolve_job
     from volconv.params import parse_triple
+    from volconv.plan import make_plan
     from volconv.report import shape_report
 
     if input_file is not None:
@@ -121,7 +129,25 @@ def _report(
         weights = np.broadcast_to(np.float32(0), (out_channels or 1, per_group, *size))
     name = input_file or "--input-shape"
     job = resolve_job(info, weights, source_name=name, groups=groups, bias=bias, dtype=dtype, **parameters)
-    return shape_report(info.shape, job.params, job.output_dtype, job.bias is not None, known)
+    report = shape_report(info.shape, job.params, job.output_dtype, job.bias is not None, known)
+    # Weights of which only the size is known are taken for what they mostly are: no products.
+    factors = None if kernel is None else find_factors(job.params, job.weight, job.compute_dtype)
+    return report, make_plan(job.params, info.shape, job.compute_dtype, factors=factors)
+
+
+def _show_algorithms(plan: Plan) -> None:
+    """Every algorithm that can do it, fastest first."""
+    from volconv_cli.text import table
+
+    ranked = sorted(plan.candidates.items(), key=lambda item: item[1])
+    rows = [[name, f"{seconds:.3g} s", "picked" if name == plan.algorithm else ""] for name, seconds in ranked]
+    lines = ["", *table(["algorithm", "predicted on one thread", ""], rows)]
+    if plan.algorithm != ranked[0][0]:
+        lines.append("A job this small is done before compiled loops are loaded: gemm needs none.")
+    if plan.factors is not None:
+        terms = plan.factors.terms
+        lines.append("The kernel is " + ("a product" if terms == 1 else f"a sum of {terms} products") + " of 1-D ones.")
+    click.echo("\n".join(lines))
 
 
 def _show(report: ShapeReport) -> None:

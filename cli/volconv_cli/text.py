@@ -90,6 +90,19 @@ def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[st
     return lines
 
 
+def announce_compilation() -> None:
+    """Have a line on a terminal say it, once, when loops are compiled: nothing else moves meanwhile."""
+    from volconv import engines
+
+    def announce() -> None:
+        engines.on_compilation = None
+        # The bar may have been drawn already; it comes again below.
+        click.echo("\r\x1b[2Kcompiling loops for this processor; they are kept for later runs", err=True)
+
+    if sys.stderr.isatty():
+        engines.on_compilation = announce
+
+
 @contextmanager
 def progress_bar(quiet: bool, name: str) -> Iterator[Callable[[int, int], None] | None]:
     """Show a bar on a terminal while something is done, and nothing elsewhere."""

@@ -3,8 +3,8 @@
 ``python tests/benchmarks/algorithms.py`` times each algorithm on one thread over channels and kernel sizes, beside what
 its cost model predicts: from it come ``SECONDS_*``, and whether ``plan`` picks the fastest.
 
-``python tests/benchmarks/algorithms.py winograd.DOMAIN_BYTES 1000000 4000000`` times a few workloads on two threads with
-each value of one constant in turn, each in a process and with a compilation cache of its own: from it come
+``python tests/benchmarks/algorithms.py winograd.DOMAIN_BYTES 1000000 4000000`` times a few workloads on two threads
+with each value of one constant in turn, each in a process and with a compilation cache of its own: from it come
 ``direct.BLOCK_BYTES``, ``winograd.BLOCK_BYTES`` and ``DOMAIN_BYTES``, ``separable.BLOCK_BYTES`` and ``STRETCH``,
 ``gemm.COLUMNS`` and ``PANEL_BYTES``.
 """
@@ -61,7 +61,9 @@ CASES = [
 ]
 
 
-def seconds(algorithm: str, case: tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]) -> tuple[float, float] | None:
+def seconds(
+    algorithm: str, case: tuple[tuple[int, ...], tuple[int, ...], dict[str, Any]]
+) -> tuple[float, float] | None:
     """Seconds on one thread, measured and predicted; None where the algorithm cannot do it."""
     input_shape, weight_shape, parameters = case
     rng = np.random.default_rng(0)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import numpy as np
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
     from volconv.region import Index5
 
 
+#: Called, if set, when loops are about to be compiled, which takes a second or more; else silence.
+on_compilation: Callable[[], None] | None = None
+
 #: Memory that may be read, whatever it holds, behind the end of a block: vectors of data reach a little too far.
 SLACK_BYTES = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -261,8 +261,8 @@ class Correlation:
             along, rows = planes, unit.shape.rows
             if self._axis == 1:
                 along, lines = _Tiles(height, sh * pitch, out_pitch), _Lines(depth, width, sd * plane, out_plane)
-            for start in range(min(self._step, along.count)):  # outputs a step apart see the same places
-                many = -(-(along.count - start) // self._step)
+            for start in range(min(self._step, along.many)):  # outputs a step apart see the same places
+                many = -(-(along.many - start) // self._step)
                 whole = many // rows * rows
                 for first, count in ((0, whole), (whole, many - whole)):
                     if count:
@@ -284,7 +284,7 @@ class Correlation:
         lines: _Lines,
     ) -> None:
         """All tiles of one unit from one address to another, ``slices`` one after the other."""
-        rows = min(unit.shape.rows, tiles.count)
+        rows = min(unit.shape.rows, tiles.many)
         own = group if finite and self.sparse else None
         program, weights = unit.ready(rows, own, lambda rows: self._program(unit, rows))
         key = unit.count > 1, rows, own, own is not None and unit.first, data.strides
@@ -299,7 +299,7 @@ class Correlation:
             program.segments,
             program.chained,
             target,
-            (slices.count, tiles.count, lines.count, lines.width),
+            (slices.many, tiles.many, lines.many, lines.width),
             (slices.stride, tiles.stride, lines.stride),
             (slices.out_stride, tiles.out_stride, lines.out_stride),
             lines.joined(unit.shape.lanes),
@@ -319,7 +319,7 @@ class Correlation:
 class _Tiles(NamedTuple):
     """So many outputs along one axis, and how far apart they lie in the data and in the output."""
 
-    count: int
+    many: int
     stride: int
     out_stride: int
 
@@ -327,12 +327,12 @@ class _Tiles(NamedTuple):
 class _Lines(NamedTuple):
     """The same for lines of outputs along W."""
 
-    count: int
+    many: int
     width: int
     stride: int
     out_stride: int
 
     def joined(self, lanes: int) -> bool:
         """Whether to compute what lies between two lines, too, as that costs less than vectors that are not full."""
-        run = (self.count - 1) * self.stride + self.width
-        return -(-run // lanes) < self.count * -(-self.width // lanes)
+        run = (self.many - 1) * self.stride + self.width
+        return -(-run // lanes) < self.many * -(-self.width // lanes)

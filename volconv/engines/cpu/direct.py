@@ -89,7 +89,7 @@ class PreparedDirect:
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
-        finite = self._correlation.sparse and (block.dtype.kind == "i" or bool(np.isfinite(block.sum())))
+        finite = bool(self._correlation.sparse and (block.dtype.kind == "i" or np.isfinite(block.sum())))
         block = self._phases(block)
         groups = len(out) // self._rows
         channels = len(block) // groups

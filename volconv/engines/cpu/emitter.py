@@ -35,15 +35,18 @@ class Emitter:
     # --- arithmetic
 
     def add(self, a: Any, b: Any) -> Any:
+        """``a + b``."""
         return self.builder.add(a, b) if self.exact else self.builder.fadd(a, b)
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """``a*b + c``, rounded once where the processor can."""
         if self.exact:
             return self.builder.add(self.builder.mul(a, b), c)
         name = f"llvm.fmuladd.v{self.lanes}f{8 * self.size}"
         return self.builder.call(self._function(name, self.vector, [self.vector] * 3), [a, b, c])
 
     def splat(self, value: Any, vector: ir.VectorType) -> Any:
+        """One value in every lane."""
         undefined = ir.Constant(vector, ir.Undefined)
         first = self.builder.insert_element(undefined, value, INT(0))
         mask = ir.Constant(ir.VectorType(INT, vector.count), [0] * vector.count)
@@ -58,21 +61,26 @@ class Emitter:
         return self.builder.add(address, self.builder.mul(index, LONG(size)))
 
     def load(self, address: Any, kind: ir.Type, align: int) -> Any:
+        """What lies at an address."""
         value = self.builder.load(self.builder.inttoptr(address, kind.as_pointer()))
         value.align = align
         return value
 
     def store(self, value: Any, address: Any) -> None:
+        """Put a value at an address."""
         stored = self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer()))
         stored.align = self.size
 
     def load_long(self, address: Any, index: Any) -> Any:
+        """One of an array of integers."""
         return self.load(self.offset(address, index, 8), LONG, 8)
 
     def load_vector(self, address: Any, index: int) -> Any:
+        """One of a row of vectors, wherever it begins."""
         return self.load(self.offset(address, index, self.bytes), self.vector, self.size)
 
     def load_splat(self, address: Any, index: int) -> Any:
+        """One of an array of elements, in every lane."""
         return self.splat(self.load(self.offset(address, index, self.size), self.element, self.size), self.vector)
 
     def store_lanes(self, value: Any, address: Any, first: Any, end: Any) -> None:

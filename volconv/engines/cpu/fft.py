@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import SLACK_BYTES, Needs
-from volconv.engines.cpu.fft_tiles import ELEMENT, LINE, choose_tiles
+from volconv.engines.cpu.fft_tiles import ELEMENT, LINE, RADICES, choose_tiles
 from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
@@ -65,8 +65,6 @@ class Axis:
     """
 
     def __init__(self, size: int, dtype: np.dtype[Any]) -> None:
-        from volconv.engines.cpu.fft_vectors import RADICES
-
         rows, factors, left = [], [np.ones(0, np.complex128)], size
         for radix in radices(size):
             gap = left // radix
@@ -111,7 +109,7 @@ class PreparedFft:
     """See :class:`volconv.engines.Prepared`."""
 
     def __init__(self, params: Conv3dParams, tiles: Tiles, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        from volconv.engines.cpu import fft_kernels as kernels
+        from volconv.engines.cpu import fft_loops as kernels
 
         self._params, self._tiles, self._dtype, self._bias = params, tiles, weight.dtype, bias
         self._rows, self._channels = params.out_channels // params.groups, params.in_channels // params.groups

@@ -7,25 +7,14 @@ products do not mind.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numba
-from numba.core import types
-
-from volconv.engines.cpu.fft_tiles import ELEMENT, LINE
+from volconv.engines.cpu.fft_tiles import CHAIN, ELEMENT, LINE
 from volconv.engines.cpu.fft_vectors import AFTER, BEFORE, PLAIN, TOGETHER, emit
-from volconv.engines.cpu.jit import compiled_kernel, jit
+from volconv.engines.cpu.jit import jit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import numpy as np
-
-#: Products summed in plain order: each may err by half an epsilon of the sum of magnitudes.
-CHAIN = 16
-#: Spectra of kernels that are made at a time: a share of L2 (set by tests/benchmarks/algorithms.py).
-MADE_BYTES = 1 << 18
 
 
 @jit
@@ -74,24 +63,8 @@ def _inverse(like: Any, buffer: Any, passes: Any) -> None:
             by += (radix - 1) * 2 * like.itemsize
 
 
-@cache
-def compiled_enter(dtype: np.dtype[Any]) -> Callable[..., None]:
-    """The forward transform along D of one channel, compiled for one dtype.
-
-    It takes
-
-    like : array of the dtype
-    data, plane, row : addresses and bytes
-        Where voxels lie; lines are read to the end of their last vector.
-    shape : tuple of 3 ints
-        Voxels (D, H, W).
-    passes, twists : arrays
-        Of the axis.
-    buffer, zeros : addresses
-        For one line of elements; of a line of zeros.
-    spectrum, depth_gap : address and bytes
-        Where elements go, in the order (frequency along D, H, W); those of neighbouring frequencies lie so far apart.
-    """
+def enter_function() -> Callable[..., None]:
+    """See :func:`volconv.engines.cpu.fft_loops.compiled_enter`."""
 
     def enter(
         like: Any,
@@ -120,7 +93,7 @@ def compiled_enter(dtype: np.dtype[Any]) -> Callable[..., None]:
                     emit(like, "move", (buffer + k * ELEMENT, to + k * depth_gap))
                 to += ELEMENT
 
-    return _compiled(enter, dtype, "aiii3PRiiii")
+    return enter
 
 
 @jit
@@ -157,27 +130,8 @@ def _plane(
         to += gap
 
 
-@cache
-def compiled_middle(dtype: np.dtype[Any]) -> Callable[..., None]:
-    """What lies between the transforms along D: those along H and W, products, and back; compiled for one dtype.
-
-    Spectra of kernels are made where they are used: it takes no more time than to fetch them from memory.
-
-    It takes
-
-    like : array of the dtype
-    half, size : int and (H, W)
-        Frequencies.
-    source, shape, gaps : address, (C_in, H, W), bytes between channels and between frequencies along D
-        What came from D.
-    kernel, kernel_shape, kernel_gaps : address, (H, W), bytes
-        The same of kernels, of which there are C_out*C_in.
-    target, target_shape, step : address, (C_out, H, W), int
-        What goes back to D: along H, only every so many rows; gaps are those of the source, which it may overwrite.
-    row_passes, column_passes : arrays
-    work, together : address, int
-        Of :func:`work_elements` elements, for so many channels' kernels at a time.
-    """
+def middle_function() -> Callable[..., None]:
+    """See :func:`volconv.engines.cpu.fft_loops.compiled_middle`."""
 
     def middle(
         like,
@@ -196,7 +150,7 @@ def compiled_middle(dtype: np.dtype[Any]) -> Callable[..., None]:
         column_passes,
         work,
         together,
-    ):  # type: ignore[no-untyped-def]
+    ):
         channels, height, width = shape
         results, out_height, out_width = target_shape
         lanes = LINE // like.itemsize
@@ -249,48 +203,11 @@ def compiled_middle(dtype: np.dtype[Any]) -> Callable[..., None]:
                     for y in range(out_height):
                         emit(like, "move", (buffer + y * step * ELEMENT, to + y * pitch))
 
-    return _compiled(middle, dtype, "ai2i32i22i3iPPii")
+    return middle
 
 
-def work_elements(channels: int, together: int, size: tuple[int, int], itemsize: int) -> int:
-    """Elements of room that :func:`compiled_middle` needs."""
-    planes = (3 if channels > CHAIN else 1) + 1 + channels + together
-    return size[0] + planes * plane_elements(size, itemsize)
-
-
-def kernels_together(channels: int, size: tuple[int, int], itemsize: int) -> int:
-    """How many channels' kernels are transformed at a time: a divisor of :data:`CHAIN`, planes that stay in L2."""
-    together = CHAIN
-    while together > 1 and (
-        together // 2 >= channels or together * plane_elements(size, itemsize) * ELEMENT > MADE_BYTES
-    ):
-        together //= 2
-    return together
-
-
-def plane_elements(size: tuple[int, int], itemsize: int) -> int:
-    """Elements of a plane (H, W) of frequencies."""
-    lanes = LINE // itemsize
-    return size[0] // lanes * -(-size[1] // lanes) * lanes
-
-
-@cache
-def compiled_leave(dtype: np.dtype[Any]) -> Callable[..., None]:
-    """The inverse transform along D of one channel, compiled for one dtype.
-
-    It takes
-
-    like : array of one value of the dtype
-        The bias.
-    spectrum, depth_gap : address and bytes
-    shape, step : tuple of 3 ints and int
-        Outputs (D, H, W); along D, every so many.
-    passes, twists : arrays
-        Of the axis; twists have the factor that the whole transform is to be multiplied by.
-    buffer : address
-    out, plane, row : address and bytes
-        Where outputs go.
-    """
+def leave_function() -> Callable[..., None]:
+    """See :func:`volconv.engines.cpu.fft_loops.compiled_leave`."""
 
     def leave(
         like: Any,
@@ -326,19 +243,4 @@ def compiled_leave(dtype: np.dtype[Any]) -> Callable[..., None]:
                         by = twists.ctypes.data + k * 2 * like.itemsize
                         emit(like, "untwist", (buffer + k * ELEMENT, by, like.ctypes.data, low, high, width - x))
 
-    return _compiled(leave, dtype, "aii3iPRiiii")
-
-
-def _compiled(function: Any, dtype: np.dtype[Any], arguments: str) -> Callable[..., None]:
-    """Compile for arguments of these kinds: a(rray), i(nteger), 3 integers, P(asses), R(eal pairs)."""
-    real, index = numba.from_dtype(dtype), numba.int64
-    kinds = {
-        "a": real[::1],
-        "i": index,
-        "2": types.UniTuple(index, 2),
-        "3": types.UniTuple(index, 3),
-        "P": index[:, ::1],
-        "R": real[:, ::1],
-    }
-    made: Callable[..., None] = compiled_kernel(function, numba.void(*(kinds[a] for a in arguments)))
-    return made
+    return leave

@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
+#: Butterflies there are.
+RADICES = (8, 7, 5, 4, 3, 2)
+#: Products summed in plain order: each may err by half an epsilon of the sum of magnitudes.
+CHAIN = 16
 #: Bytes of the real, or imaginary, parts of one element (see :mod:`volconv.engines.cpu.fft_kernels`): a cache line.
 LINE = 64
 ELEMENT = 2 * LINE
 
 #: Seconds of float32, a frequency each (set by tests/benchmarks/algorithms.py): in a transform along D of a tile that
-#: stays in the caches, and what is added where it does not; in one along H or W; for a kernel's spectrum and the product
-#: with it. Those for one channel of a tile, and for one voxel that is read into a block or stored.
+#: stays in the caches, and what is added where it does not; in one along H or W; for a kernel's spectrum and the
+#: product with it. Those for one channel of a tile, and for one voxel that is read into a block or stored.
 SECONDS_ALONG_D = 0.4e-9
 SECONDS_FROM_MEMORY = 0.7e-9
 SECONDS_PER_PASS = 0.35e-9

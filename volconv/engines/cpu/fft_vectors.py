@@ -13,11 +13,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from volconv.engines.cpu.fft_tiles import ELEMENT, LINE
 from volconv.engines.cpu.emitter import LONG, Emitter
+from volconv.engines.cpu.fft_tiles import ELEMENT, LINE, RADICES
 
-#: Butterflies there are.
-RADICES = (8, 7, 5, 4, 3, 2)
 #: What is done with twiddle factors: nothing, they multiply results, or they multiply what is loaded.
 PLAIN, AFTER, BEFORE = 0, 1, 2
 #: Elements of a line whose products are summed at a time, which hides how long each addition takes.

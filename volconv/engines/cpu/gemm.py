@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from volconv.engines import Needs
 from volconv.engines.cpu.workers import single_threaded_blas
-from volconv.shapes import multiply_adds, taps
+from volconv.shapes import taps
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -85,7 +85,7 @@ def panel_box(output_shape: Index5, params: Conv3dParams) -> Triple:
 
     >>> from volconv.params import Conv3dParams
     >>> panel_box((20, 33, 8, 50, 99), Conv3dParams.parse((33, 16, 3, 5, 2), stride=(2, 1, 1)))
-    (1, 4, 99)
+    (1, 20, 99)
     """
     depth, height, width = output_shape[2:]
     columns = max(1, min(COLUMNS, PANEL_BYTES // (4 * min(CHAIN, taps(params)))))
@@ -129,7 +129,7 @@ class PreparedGemm:
             target = out[group * rows : (group + 1) * rows]
             for corner in _corners(out.shape[1:], self._box):
                 box = tuple(slice(c, c + b) for c, b in zip(corner, self._box, strict=True))
-                seen = windows[(..., *box)]
+                seen = windows[:, :, :, :, box[0], box[1], box[2]]
                 d, h, w = seen.shape[4:]
                 unfolded = panel[:count].reshape(*seen.shape[:4], *self._box)
                 np.copyto(unfolded[..., :d, :h, :w], seen)
@@ -163,7 +163,8 @@ class PreparedGemm:
             # Where the sum is not finite, neither is what was lost, and it must not count.
             np.add(total, lost, out=total, where=np.isfinite(total))
         total += bias
-        return total
+        result: NDArray[Any] = total
+        return result
 
 
 def _corners(shape: tuple[int, ...], box: Triple) -> list[tuple[int, int, int]]:

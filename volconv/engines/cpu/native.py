@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from volconv import engines
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -64,6 +66,8 @@ def native(
         found = _read(folder / key)
         if found is not None:
             return _loaded(*found, arguments)
+    if engines.on_compilation is not None:
+        engines.on_compilation()
     symbol, code = _compiled(function(), arguments)
     for folder in _folders():
         if _write(folder / key, symbol, code):

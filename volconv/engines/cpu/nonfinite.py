@@ -53,9 +53,7 @@ class _Guarded:
         if other.any():
             self._take_direct(block, out, first_group, other)
 
-    def _take_direct(
-        self, block: NDArray[Any], out: NDArray[Any], first_group: int, where: NDArray[np.bool_]
-    ) -> None:
+    def _take_direct(self, block: NDArray[Any], out: NDArray[Any], first_group: int, where: NDArray[np.bool_]) -> None:
         if self._direct is None:
             self._direct = Direct().prepare(self._problem, self._weight, self._bias)
         exact = np.empty(out.shape, out.dtype)
@@ -67,7 +65,8 @@ class _Guarded:
         params = self._problem.params
         channels = params.in_channels // params.groups
         groups = len(marked) // channels
-        seen = windows_with_any(marked.reshape(groups, channels, *marked.shape[1:]).any(axis=1), params)
+        of_groups = np.logical_or.reduce(marked.reshape(groups, channels, *marked.shape[1:]), axis=1)
+        seen = windows_with_any(of_groups, params)
         return np.repeat(seen, out_channels // groups, axis=0)
 
 

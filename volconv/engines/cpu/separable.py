@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from volconv.engines import Problem
     from volconv.engines.factors import Factors
-    from volconv.params import Conv3dParams
+    from volconv.params import Conv3dParams, Triple
 
 #: Seconds for one multiply-add in float32 along D and H, and along W, and to read one voxel and to store one (set by
 #: tests/benchmarks/algorithms.py).
@@ -70,7 +70,7 @@ class Separable:
         """No grid: sums come in the order of their taps, wherever the block lies."""
         return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES)
 
-    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedSeparable:
+    def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedSeparable:  # noqa: ARG002  # the protocol's signature
         """See :meth:`volconv.engines.Engine.prepare`."""
         assert problem.factors is not None  # noqa: S101  # as supports() says
         return PreparedSeparable(problem.params, problem.factors, bias)
@@ -105,14 +105,13 @@ class PreparedSeparable:
         many = self._rows * self._terms
 
         def one_pass(axis: int, channels: int) -> TapPlaces:
-            kernel, stride, dilation = (
-                tuple(v[i] if i == axis else 1 for i in range(3))
-                for v in (params.kernel_size, params.stride, params.dilation)
-            )
-            only = replace(
-                params, in_channels=channels, groups=1, kernel_size=kernel, stride=stride, dilation=dilation
-            )
-            return TapPlaces.of(only)
+            def only(value: Triple) -> Triple:
+                d, h, w = (v if i == axis else 1 for i, v in enumerate(value))
+                return d, h, w
+
+            kernel, stride, dilation = only(params.kernel_size), only(params.stride), only(params.dilation)
+            one = replace(params, in_channels=channels, groups=1, kernel_size=kernel, stride=stride, dilation=dilation)
+            return TapPlaces.of(one)
 
         d, h, w = (factor.astype(self._dtype) for factor in along)
         nothing = np.zeros((groups, many), self._dtype)
@@ -163,7 +162,7 @@ class PreparedSeparable:
     def _scratch(self, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
         """A buffer of one thread, kept from call to call."""
         held = self._buffers.__dict__.setdefault("held", {})
-        found = held.get(number)
+        found: NDArray[Any] | None = held.get(number)
         if found is None or found.size < math.prod(shape):
             found = held[number] = with_slack((math.prod(shape),), self._dtype)
         return found[: math.prod(shape)].reshape(shape)

@@ -37,7 +37,9 @@ class _Tile(Emitter):
                 for j in range(len(self.places)):
                     self.store(self.zero, self.offset(work, i * len(self.places) + j, self.bytes))
 
-    def run(self, program: Any, segments: Any, data: Any, offsets: Any, weights: Any, work: Any, compensated: Any) -> None:
+    def run(
+        self, program: Any, segments: Any, data: Any, offsets: Any, weights: Any, work: Any, compensated: Any
+    ) -> None:
         """All segments of a program; each is a pattern, its steps from first to last, and rows to flush before it."""
         builder = self.builder
         with cgutils.for_range(builder, segments) as segment:
@@ -166,7 +168,7 @@ class _Tile(Emitter):
         builder.position_at_end(end)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+@intrinsic(prefer_literal=True)
 def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  # noqa: ARG001  # numba's protocol
     """One tile as a function that compiled code can call.
 
@@ -214,7 +216,7 @@ def correlate_function(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
     # Constants of the compiled code.
     rows, width, size = tile.rows, tile.width, dtype.itemsize
 
-    def correlate(  # type: ignore[no-untyped-def]
+    def correlate(
         data, offsets, weights, bias, program, chained, out, shape, strides, out_strides, joined, stretch, work
     ):
         slices, neighbours, lines, line = shape

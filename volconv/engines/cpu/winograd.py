@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.engines import Problem
-    from volconv.params import Conv3dParams, Triple
+    from volconv.params import Conv3dParams
 
 #: Seconds for one multiply-add in float32; the steps that beginning and ending a tile takes the time of; seconds to
 #: carry one voxel of input or output from or to one plane of Winograd's domain, to read or store one, and before all
@@ -39,7 +39,6 @@ BLOCK_BYTES = 2 << 20
 #: Inputs and products in Winograd's domain that are held at a time: one of their planes at a time is in L2 (set by
 #: tests/benchmarks/algorithms.py).
 DOMAIN_BYTES = 6 << 20
-
 
 
 def winograd_axes(params: Conv3dParams) -> tuple[int, ...]:
@@ -79,7 +78,7 @@ class Winograd:
         voxels = math.prod(shape) * (1 + params.in_channels / params.out_channels)
         seconds = macs * SECONDS_PER_MAC * (-(-per_group // 4) * 4 / per_group)
         seconds += voxels * (2 ** len(axes) * SECONDS_PER_ELEMENT + SECONDS_PER_VOXEL)
-        return SECONDS_AT_FIRST + seconds * problem.dtype.itemsize / 4
+        return float(SECONDS_AT_FIRST + seconds * problem.dtype.itemsize / 4)
 
     def needs(self, problem: Problem) -> Needs:
         """Blocks of whole tiles, two outputs along each axis; with dilation, pairs of outputs so far apart."""
@@ -114,7 +113,9 @@ class PreparedWinograd:
         # What remains of the kernel in Winograd's domain: its taps along W.
         kernel = _in_domain(weight, self._axes)
         rest = replace(params, kernel_size=(1, 1, params.kernel_size[2]))
-        self._program = channel_program(TapPlaces.of(rest), shape, Sums.of(weight.shape[1] * params.kernel_size[2], ROUNDINGS))
+        self._program = channel_program(
+            TapPlaces.of(rest), shape, Sums.of(weight.shape[1] * params.kernel_size[2], ROUNDINGS)
+        )
         self._planes, self._channels, taps = len(kernel), weight.shape[1], math.prod(kernel.shape[2:])
         padded = np.zeros((self._planes, params.groups, self._padded_rows, taps), weight.dtype)
         padded[:, :, : self._rows] = kernel.reshape(self._planes, params.groups, self._rows, taps)
@@ -213,10 +214,7 @@ class PreparedWinograd:
         ]
         found = []
         for i, apart in ((0, strides[1:3]), (1, out_strides[1:3])):
-            d, h = (
-                np.where(axis[i] < 0, -1, axis[i] * stride)
-                for axis, stride in zip(ranges, apart, strict=True)
-            )
+            d, h = (np.where(axis[i] < 0, -1, axis[i] * stride) for axis, stride in zip(ranges, apart, strict=True))
             if len(self._axes) == 2:
                 n, m = len(d), len(h)
                 tiles = np.stack([np.repeat(d, m, axis=0), np.tile(h, (n, 1))], axis=1)

@@ -32,14 +32,14 @@ class _Rows(Emitter):
         return total
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
-def _transform(typing_context: Any, bias: Any, which: Any, axes: Any, sources: Any, targets: Any, width: Any) -> Any:  # noqa: ARG001  # numba's protocol
+@intrinsic(prefer_literal=True)
+def _transform(typing_context: Any, bias: Any, which: Any, axes: Any, sources: Any, targets: Any, width: Any) -> Any:  # noqa: ARG001  #
     """Multiply rows of voxels by a matrix along one axis or two.
 
     ``bias`` is an array of one value that is added to all; its dtype is the rows'. ``which`` is 0 for the forward
     matrix, 1 for the inverse, ``axes`` is how many. ``sources`` and ``targets`` are arrays of addresses, in C order of
-    the axes; a target of 0 is left out. Sources are read to the end of their last vector; so far targets are written where
-    ``which`` is 0.
+    the axes; a target of 0 is left out. Sources are read to the end of their last vector; so far targets are
+    written where ``which`` is 0.
     """
     matrix, dimensions = _MATRICES[which.literal_value], axes.literal_value
     exact_width = bool(which.literal_value)
@@ -83,7 +83,7 @@ def forward_function(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
     """What ``compiled_forward`` compiles; it also takes room for addresses of sources and targets."""
     size = dtype.itemsize
 
-    def forward(tiles, data, between, channels, zeros, out, pitch, plane, width, sources, targets):  # type: ignore[no-untyped-def]
+    def forward(tiles, data, between, channels, zeros, out, pitch, plane, width, sources, targets):
         count = 4**axes
         for c in range(channels):
             for k in range(tiles.shape[0]):
@@ -102,7 +102,7 @@ def inverse_function(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
     """What ``compiled_inverse`` compiles; it also takes room for addresses of sources and targets."""
     size = dtype.itemsize
 
-    def inverse(products, plane, channel, pitch, tiles, out, between, bias, width, sources, targets):  # type: ignore[no-untyped-def]
+    def inverse(products, plane, channel, pitch, tiles, out, between, bias, width, sources, targets):
         for c in range(bias.shape[0]):
             for k in range(tiles.shape[0]):
                 for i in range(4**axes):
