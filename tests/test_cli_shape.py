@@ -247,3 +247,22 @@ def test_a_refusal_is_one_line(capsys, arguments, code, message, as_json):
 def test_debug_shows_a_traceback(capsys):
     volconv("shape", "gone.nii", "-k", "identity", "--debug", code=3)
     assert capsys.readouterr().err.startswith("Traceback (most recent call last):\n")
+
+
+def test_verbose_tells_the_candidates_fastest_first(capsys):
+    volconv(
+        "shape", "--input-shape", "1,32,64,64,64", "--kernel-size", "3", "--out-channels", "32", "--padding", "1", "-v"
+    )
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.split() for line in lines if line.endswith(("picked", " s"))]
+    assert table[0][0] == "winograd"
+    assert table[0][-1] == "picked"
+    seconds = [float(row[1]) for row in table]
+    assert seconds == sorted(seconds)
+    assert {row[0] for row in table} == {"direct", "winograd", "fft", "gemm"}
+    volconv("shape", "--input-shape", "64,64,64", "-k", "gaussian:sigma=2", "-v")
+    out = capsys.readouterr().out
+    assert "separable" in out
+    assert "The kernel is a product of 1-D ones." in out
+    volconv("shape", "--input-shape", "9,9,9", "-k", "box:size=3", "-v")
+    assert "gemm needs none" in capsys.readouterr().out

@@ -74,3 +74,14 @@ def test_at_least_three_tiles_an_axis(mode, stride, dilation, groups):
     }
     expected = reference.conv3d(x, w, **triple, groups=groups, mode=mode)
     assert_matches(got, expected, allowed("float32", x, w, **triple, groups=groups, mode=mode))
+
+
+def test_a_kernel_of_one_tap_along_a_long_axis():
+    rng = np.random.default_rng(3)
+    x, w = (
+        rng.standard_normal((1, 1, 189, 30, 40), dtype=np.float32),
+        rng.standard_normal((1, 1, 1, 7, 7), dtype=np.float32),
+    )
+    got = volconv.conv3d(x, w, padding="same", algorithm="fft")
+    expected = volconv.conv3d(x, w, padding="same", algorithm="direct")
+    np.testing.assert_allclose(got, expected, atol=1e-4)

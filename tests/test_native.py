@@ -51,3 +51,28 @@ def test_damaged_files(tmp_path):
     for anew in ("True\n", "False\n"):  # and kept again
         ended = run(tmp_path)
         assert (ended.stdout, ended.stderr, ended.returncode) == ("27.0\n", anew, 0)
+
+
+@pytest.mark.slow
+def test_many_processes_that_start_at_once_on_one_cache(tmp_path):
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RUN],
+            env=os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(6)
+    ]
+    for process in started:
+        out, err = process.communicate()
+        assert (out, process.returncode) == ("27.0\n", 0), err
+    assert {path.suffix for path in tmp_path.iterdir() if path.is_file()} == {".o"}  # and nothing half-written
+
+
+def test_small_jobs_load_no_compiled_loops():
+    code = "import numpy as np, volconv, sys; x = np.ones((1, 1, 40, 40, 40), np.float32); "
+    code += "volconv.conv3d(x, x[:, :, :3, :3, :3]); print({'numba', 'llvmlite'} & set(sys.modules))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ended.stdout == "set()\n"

@@ -137,7 +137,8 @@ def _candidates(outputs: int, params: Conv3dParams, axis: int, multiple: int) ->
     """
     kernel, stride = params.effective_kernel[axis], params.stride[axis]
     found: dict[int, tuple[int, int, int]] = {}
-    for box in sorted({-(-outputs // count) for count in range(1, 65)}, reverse=True):
+    boxes = {-(-outputs // count) for count in range(1, 65)} | ({1} if kernel == 1 else set())
+    for box in sorted(boxes, reverse=True):
         seen = (box - 1) * stride + kernel
         if box == outputs and params.padding_mode == "zeros" and params.padding_value == 0:
             high = max(0, params.padding_high[axis] - (stride - 1))
