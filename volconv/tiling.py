@@ -105,6 +105,8 @@ def item_shape(
             # Rows that are cut, or short, cost more than their halo: vectors of sums that are not full.
             filled = max(w / (-(-w // VECTORS) * VECTORS), w / (w + kw - 1) * h / (h + VECTORS / (w + kw)))
             price = block / (d * h * w) * (1 + 64 / w) / filled * max(1.0, block / block_bytes)
+            # Whole planes, as they lie in memory: what is fresh of it is still in cache, cleared, when it is written.
+            price *= 1.0 if h >= height else 1.12
             # With too few items some threads end before others.
             items = -(-depth // d) * -(-height // h) * -(-width // w)
             price *= max(1.0, wanted / items) ** 0.5

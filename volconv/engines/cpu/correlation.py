@@ -173,11 +173,15 @@ class _Unit:
         self.loop = compiled_correlate(weight.dtype, shape)
         groups, taps = len(weight), math.prod(weight.shape[2:])
         rows = shape.rows if count > 1 else 1
-        self._kernels = weight[:, first : first + count].reshape(groups, -1, rows, taps)
-        blocks = np.broadcast_to(
-            bias[:, first : first + count].reshape(groups, -1, rows), (groups, count // rows, shape.rows)
+        blocks = -(-count // rows)
+        kernels, biases = (
+            np.zeros((groups, blocks * rows, taps), weight.dtype),
+            np.zeros((groups, blocks * rows), bias.dtype),
         )
-        self.bias = np.array(blocks)
+        kernels[:, :count] = weight[:, first : first + count].reshape(groups, count, taps)
+        biases[:, :count] = bias[:, first : first + count]
+        self._kernels = kernels.reshape(groups, blocks, rows, taps)
+        self.bias = np.array(np.broadcast_to(biases.reshape(groups, blocks, rows), (groups, blocks, shape.rows)))
         self._ready: dict[tuple[int, int | None], _Ready] = {}
 
     def ready(self, rows: int, group: int | None, make: Callable[[int], Program]) -> _Ready:
@@ -223,12 +227,15 @@ class Correlation:
         self._places, self._axis, self._stretch = places, axis, stretch
         self._step, self._itemsize = places.neighbour[axis], weight.itemsize
         low, high = (tile_shape(weight.dtype, tall) for tall in (False, True))
-        self._units = []
-        shape = high if weight.shape[1] >= high.rows else low
-        together = weight.shape[1] // shape.rows * shape.rows
-        if together:
-            self._units.append(_Unit(0, together, shape, weight, bias))
-        self._units += [_Unit(c, 1, low, weight, bias) for c in range(together, weight.shape[1])]
+        self._units: list[_Unit] = []
+        first, count = 0, weight.shape[1]
+        for shape in (high, low):
+            # A tile of which a quarter is nobody's costs less than its channels one by one.
+            whole = (count - first + shape.rows // 4) // shape.rows * shape.rows
+            if together := min(whole, count - first):
+                self._units.append(_Unit(first, together, shape, weight, bias))
+                first += together
+        self._units += [_Unit(c, 1, low, weight, bias) for c in range(first, count)]
         #: Whether it pays to leave out zero weights.
         self.sparse = 2 * np.count_nonzero(weight) < weight.size
         self._offsets: dict[Any, NDArray[np.int64]] = {}
