@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 SECONDS_AS_CHANNELS = 1 / 90e9
 SECONDS_AS_NEIGHBOURS = 1 / 90e9
 STEPS_OF_A_TILE = 8
+LANES = 16
 SECONDS_PER_VOXEL = 0.45e-9
 
 #: A core's share of a common L3 cache: the loops stream through a block plane by plane, and fewer, larger items cost
@@ -50,7 +51,11 @@ class Direct:
         per_group = params.out_channels // params.groups
         as_channels = per_group // 4 * 4 / per_group
         per_step = as_channels * SECONDS_AS_CHANNELS + (1 - as_channels) * SECONDS_AS_NEIGHBOURS
-        steps = math.prod(shape) * (taps(params) + STEPS_OF_A_TILE)
+        # Vectors that are not full at the ends of lines, or what lies between joined lines; and tiles of few vectors.
+        line, vectors = shape[4], -(-shape[4] // LANES)
+        joined = 1 + (params.effective_kernel[2] - 1) / line if params.stride[1] == 1 else math.inf
+        filled = min(joined, vectors * LANES / line * (1 + 0.5 / vectors))
+        steps = math.prod(shape) * (taps(params) + STEPS_OF_A_TILE) * filled
         voxels = math.prod(shape) * (1 + params.in_channels / params.out_channels * math.prod(params.stride))
         return (steps * per_step + voxels * SECONDS_PER_VOXEL) * problem.dtype.itemsize / 4
 
