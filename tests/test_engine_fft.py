@@ -11,16 +11,13 @@ import reference
 import volconv
 from cases import cases, values
 from test_conv3d_values import tiny_blocks
-from tolerances import allowed, assert_matches
+from tolerances import BOUND, allowed, assert_matches
+from volconv.engines import Problem
 from volconv.engines.cpu import fft_tiles
-from volconv.engines.cpu.fft import Fft
+from volconv.engines.cpu.fft import Axis, Fft, radices
+from volconv.params import Conv3dParams
 
 FLOATS = ("float16", "float32", "float64", "complex64", "complex128")
-
-
-@pytest.fixture(autouse=True)
-def _registered(monkeypatch):
-    monkeypatch.setitem(volconv.engines.cpu.plan._ENGINES, "fft", Fft())
 
 
 @pytest.fixture
@@ -85,3 +82,98 @@ def test_a_kernel_of_one_tap_along_a_long_axis():
     got = volconv.conv3d(x, w, padding="same", algorithm="fft")
     expected = volconv.conv3d(x, w, padding="same", algorithm="direct")
     np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def assert_within_bound(x, w, **parameters):
+    """Against the direct sum in float64: naive loops would take minutes."""
+    got = volconv.conv3d(x, w, algorithm="fft", threads=2, **parameters)
+    x, w = x.astype(np.float64), w.astype(np.float64)
+    expected = volconv.conv3d(x, w, algorithm="direct", **parameters)
+    largest = volconv.conv3d(abs(x), abs(w), algorithm="direct", **parameters).max()
+    assert abs(got - expected).max() <= BOUND * np.finfo(got.dtype).eps * largest
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "parameters"),
+    [
+        ((1, 1, 40, 41, 42), (31, 31, 31), {"padding": "same"}),
+        ((1, 1, 33, 34, 35), (32, 30, 12), {"padding": (16, 15, 6)}),
+        ((1, 1, 20, 21, 130), (9, 9, 101), {"padding": (8, 8, 100)}),  # a kernel nearly as large as the volume
+        ((2, 3, 1, 50, 60), (1, 31, 31), {"padding": "same"}),
+        ((1, 2, 5, 6, 200), (1, 1, 101), {"padding": "same"}),
+        ((1, 2, 150, 6, 5), (101, 1, 1), {"padding": "same"}),
+        ((1, 1, 65, 20, 30), (7, 1, 1), {"padding": 0, "padding_mode": "zeros"}),
+        ((1, 1, 70, 45, 46), (15, 15, 15), {"padding": 7, "padding_mode": "circular"}),
+        ((1, 1, 64, 45, 46), (9, 9, 9), {"padding": 8, "stride": (3, 2, 4), "dilation": (2, 2, 1)}),
+        ((1, 1, 31, 31, 31), (31, 31, 31), {}),  # one output
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_kernels(shape, kernel, parameters, dtype):
+    rng = np.random.default_rng(11)
+    x, w = values(rng, shape, dtype), values(rng, (2, shape[1], *kernel), dtype)
+    assert_within_bound(x, w, **parameters)
+
+
+@pytest.mark.parametrize("offset", [0, 1000])
+@pytest.mark.parametrize(("channels", "size", "kernel"), [(1, 64, 31), (1, 64, 11), (64, 20, 9)])
+def test_error_bound_with_a_constant_beneath_noise(offset, channels, size, kernel):
+    rng = np.random.default_rng(12)
+    x = offset + values(rng, (1, channels, size, size, size), "float32")
+    assert_within_bound(x, values(rng, (2, channels, kernel, kernel, kernel), "float32"), padding=kernel // 2)
+
+
+@pytest.mark.parametrize("kind", ["random", "positive", "difference"])
+def test_error_bound_with_one_bright_voxel(kind):
+    rng = np.random.default_rng(13)
+    x, w = values(rng, (1, 1, 48, 48, 48), "float32"), values(rng, (1, 1, 11, 11, 11), "float32")
+    x[0, 0, 20, 30, 5] = 1e6
+    w = {"random": w, "positive": abs(w), "difference": w - w.mean()}[kind]
+    assert_within_bound(x, w, padding=5)
+
+
+def test_voxels_between_taps_leave_no_trace():
+    # What no output sees may be as large as it likes.
+    x, w = np.ones((1, 1, 9, 9, 9), np.float32), np.ones((1, 1, 2, 2, 2), np.float32)
+    x[..., 2::3] = x[..., 2::3, :] = x[:, :, 2::3] = 1e30
+    np.testing.assert_allclose(volconv.conv3d(x, w, stride=3, algorithm="fft"), 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weight", "output", "parameters"),
+    [
+        ((1, 1, 31, 31, 31), (1, 1, 256, 256, 256), {}),
+        ((64, 64, 9, 9, 9), (1, 64, 64, 64, 64), {}),
+        ((64, 64, 31, 31, 31), (1, 64, 512, 512, 512), {}),
+        ((1, 1, 65, 65, 65), (1, 1, 2048, 2048, 2048), {}),
+        ((32, 1, 15, 15, 15), (1, 32, 256, 256, 256), {"groups": 32}),
+        ((1, 1, 1, 1, 101), (1, 1, 1024, 1024, 1024), {}),
+    ],
+)
+def test_tiles_hold_their_size(weight, output, parameters):
+    params = Conv3dParams.parse(weight, padding="same", **parameters)
+    tiles = fft_tiles.choose_tiles(Problem(params, output, np.dtype(np.float32)))
+    assert all(n >= e for n, e in zip(tiles.size, params.effective_kernel))
+    channels = max(params.in_channels, params.out_channels) // params.groups
+    held = 4 * channels * np.prod([-(-n // 16) * 16 for n in tiles.size])
+    assert held <= 256 << 20
+    # A slab of tiles across the volume is what an I/O block holds at least.
+    assert min(tiles.box[0], output[2]) * output[3] * output[4] <= 512 << 20
+
+
+def test_spectra_that_are_kept_are_not_much_more_than_the_weights():
+    params = Conv3dParams.parse((16, 16, 9, 9, 9), padding="same")
+    problem = Problem(params, (1, 16, 64, 64, 64), np.dtype(np.float32))
+    weight = np.ones(params.weight_shape, np.float32)
+    prepared = Fft().prepare(problem, weight, np.zeros(16, np.float32))
+    inner = getattr(prepared, "_inner", prepared)
+    depth = fft_tiles.choose_tiles(problem).size[0]
+    # Along D they are as long as the transform, along W whole vectors.
+    assert inner.prepared_bytes <= weight.nbytes * (depth / 9) * (16 / 9) * 1.1 + 4096
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 12, 14, 16, 30, 49, 64, 70, 120, 128, 144, 210, 343])
+def test_passes_make_up_the_transform(size):
+    assert np.prod(radices(size), dtype=int) == size
+    axis = Axis(size, np.dtype(np.float32))
+    assert len(axis.passes) == len(radices(size))
