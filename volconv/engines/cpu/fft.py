@@ -123,11 +123,9 @@ class PreparedFft:
         self._together = kernels.kernels_together(self._channels, plane, weight.itemsize)
         self._work_elements = kernels.work_elements(self._channels, self._together, plane, weight.itemsize)
         # An axis along which kernels have one tap is not transformed.
-        sizes = [self._half] + [
-            1 if k == 1 else n for k, n in zip(params.kernel_size[1:], (height, width), strict=True)
-        ]
+        sizes = [1 if k == 1 else n for k, n in zip(params.kernel_size, (self._half, height, width), strict=True)]
         self._axes = [Axis(n, weight.dtype) for n in sizes]
-        turns = np.exp(1j * np.pi * np.arange(self._half) / depth)
+        turns = np.exp(1j * np.pi * np.arange(self._half) / depth * (sizes[0] > 1))
         self._twists = pairs(turns.conj(), weight.dtype)
         self._untwists = pairs(turns / math.prod(sizes), weight.dtype)
         self._zeros = room(1, weight.dtype)
@@ -148,13 +146,10 @@ class PreparedFft:
         """Kernels transformed along D, and their size (H, W)."""
         params = self._params
         dilation = params.dilation
-        extent = [
-            n if k == 1 and axis else e
-            for axis, (n, k, e) in enumerate(
-                zip(self._tiles.size, params.kernel_size, params.effective_kernel, strict=True)
-            )
-        ]
-        depth, height, width = extent
+        size = (self._half, *self._tiles.size[1:])
+        depth, height, width = (
+            n if k == 1 else e for n, k, e in zip(size, params.kernel_size, params.effective_kernel, strict=True)
+        )
         taps = np.zeros((depth, height, self._whole(width)), weight.dtype)
         # The spectrum of a single tap is the same everywhere, and so are its copies that nothing transforms.
         apart = tuple(

@@ -137,18 +137,16 @@ def _candidates(outputs: int, params: Conv3dParams, axis: int, multiple: int) ->
     """
     kernel, stride = params.effective_kernel[axis], params.stride[axis]
     found: dict[int, tuple[int, int, int]] = {}
-    boxes = {-(-outputs // count) for count in range(1, 65)} | ({1} if kernel == 1 else set())
+    boxes = {-(-outputs // count) for count in range(1, 65)}
     for box in sorted(boxes, reverse=True):
         seen = (box - 1) * stride + kernel
         if box == outputs and params.padding_mode == "zeros" and params.padding_value == 0:
             high = max(0, params.padding_high[axis] - (stride - 1))
             seen = max(kernel, (box - 1) * stride + 1, seen - min(params.padding_low[axis], high))
-        # Where a kernel has one tap there is nothing to transform, along D but two layers for one.
+        # Where a kernel has one tap there is nothing to transform.
         size = good_size(seen, multiple) if kernel > 1 else -(-seen // multiple) * multiple
         if axis == 2:
             size = max(2, size)
-        if kernel == 1 and axis == 0 and size > 2 and box > 1:
-            continue
         if len(found) > 4 and size < 1.25 * kernel:
             break
         found.setdefault(size, (box, size, seen))
