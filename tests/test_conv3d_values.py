@@ -284,3 +284,12 @@ def test_zero_taps_are_left_out_only_where_all_is_finite():
         expected = reference.conv3d(x, w, padding=(2, 2, 2)).astype(float)
     np.testing.assert_array_equal(np.isnan(got), np.isnan(expected))
     assert np.isnan(got).sum() > 100
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_volumes_with_real_products(dtype):
+    rng = np.random.default_rng(10)
+    x, w = values(rng, (1, 1, 30, 31, 32), dtype), np.ones((1, 1, 5, 5, 5), np.float32)
+    got = volconv.conv3d(x, w, padding=2)
+    assert got.dtype == dtype
+    assert_matches(got, reference.conv3d(x, w, padding=(2, 2, 2)), allowed(dtype, x, w, padding=(2, 2, 2)))

@@ -71,7 +71,8 @@ def find_factors(params: Conv3dParams, weight: NDArray[Any], dtype: np.dtype[Any
     """
     kernel = params.kernel_size
     spread = sum(k > 1 for k in kernel)
-    if dtype.kind not in "fc" or weight.dtype.kind == "c" or weight.shape[1] != 1:
+    # A complex volume's channels are computed in pairs, whose weights are no products of this shape.
+    if dtype.kind != "f" or weight.shape[1] != 1:
         return None
     if spread < 2 or np.prod(kernel) < LEAST_TAPS or not np.isfinite(weight).all():
         return None
