@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import subprocess
 import sys
@@ -16,6 +17,9 @@ import reference
 import volconv
 from cases import values
 from tolerances import allowed, assert_matches
+from volconv.engines.cpu.correlation import Correlation
+from volconv.engines.cpu.fft import PreparedFft
+from volconv.engines.cpu.gemm import PreparedGemm
 from volconv.errors import DtypeError, ShapeError
 
 ALGORITHMS = ("direct", "fft", "gemm")
@@ -417,3 +421,11 @@ def test_memory_is_input_output_and_at_most_100_megabytes(dtype, mode, algorithm
         [sys.executable, "-c", MEASURE, dtype, mode, algorithm], check=True, capture_output=True, text=True
     )
     assert int(done.stdout) <= 100e6
+
+
+def test_weights_are_let_go_of():
+    x, w = np.ones((1, 1, 60, 60, 60), np.float32), np.ones((1, 1, 7, 7, 7), np.float32)
+    for algorithm in ALGORITHMS:
+        volconv.conv3d(x, w, algorithm=algorithm)
+    gc.collect()
+    assert not [o for o in gc.get_objects() if isinstance(o, Correlation | PreparedFft | PreparedGemm)]

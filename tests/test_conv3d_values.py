@@ -16,6 +16,7 @@ from tolerances import BOUND, allowed, assert_matches
 from volconv.dtypes import compute_dtype
 from volconv.engines.cpu.gemm import panel_box
 from volconv.engines.factors import find_factors
+from volconv.errors import ParameterError
 from volconv.io.array import ArraySink, ArraySource
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
@@ -289,7 +290,10 @@ def test_zero_taps_are_left_out_only_where_all_is_finite():
 @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
 def test_complex_volumes_with_real_products(dtype):
     rng = np.random.default_rng(10)
-    x, w = values(rng, (1, 1, 30, 31, 32), dtype), np.ones((1, 1, 5, 5, 5), np.float32)
-    got = volconv.conv3d(x, w, padding=2)
-    assert got.dtype == dtype
-    assert_matches(got, reference.conv3d(x, w, padding=(2, 2, 2)), allowed(dtype, x, w, padding=(2, 2, 2)))
+    x, w = values(rng, (1, 1, 30, 31, 32), dtype), np.ones((1, 1, 9, 9, 9), np.float32)
+    for algorithm in ("auto", "direct", "fft"):  # none of them by factors
+        got = volconv.conv3d(x, w, algorithm=algorithm)
+        assert got.dtype == dtype
+        assert_matches(got, reference.conv3d(x, w), allowed(dtype, x, w))
+    with pytest.raises(ParameterError, match="separable needs"):
+        volconv.conv3d(x, w, algorithm="separable")

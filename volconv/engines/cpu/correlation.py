@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -239,6 +238,7 @@ class Correlation:
         #: Whether it pays to leave out zero weights.
         self.sparse = 2 * np.count_nonzero(weight) < weight.size
         self._offsets: dict[Any, NDArray[np.int64]] = {}
+        self._neighbours: dict[int, Program] = {}
 
     def __call__(self, group: int, data: Flat, out: Flat, shape: tuple[int, ...], finite: bool) -> None:
         """Correlate one block of one group.
@@ -316,11 +316,9 @@ class Correlation:
     def _program(self, unit: _Unit, rows: int) -> Program:
         if unit.count > 1:
             return channel_program(self._places, unit.shape, self._sums)
-        return self._neighbours(rows, unit.shape)
-
-    @cache  # noqa: B019  # shared by all channels
-    def _neighbours(self, rows: int, shape: TileShape) -> Program:
-        return neighbour_program(self._places, shape, self._axis, rows, self._sums)
+        if rows not in self._neighbours:  # shared by all channels
+            self._neighbours[rows] = neighbour_program(self._places, unit.shape, self._axis, rows, self._sums)
+        return self._neighbours[rows]
 
 
 class _Tiles(NamedTuple):
