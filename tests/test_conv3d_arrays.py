@@ -428,4 +428,4 @@ def test_weights_are_let_go_of():
     for algorithm in ALGORITHMS:
         volconv.conv3d(x, w, algorithm=algorithm)
     gc.collect()
-    assert not [o for o in gc.get_objects() if isinstance(o, Correlation | PreparedFft | PreparedGemm)]
+    assert not [o for o in gc.get_objects() if type(o) in (Correlation, PreparedFft, PreparedGemm)]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.dtypes import convert
-from volconv.engines import SLACK_BYTES, get_engine, prepare
+from volconv.engines import get_engine, prepare
+from volconv.engines.cpu.memory import LINE, Buffers
 from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
@@ -152,6 +153,7 @@ class _Convolution:
             self._parts = ((np.real, np.real(fill), scaling), (_imaginary, np.imag(fill), imaginary))
             weight, bias = planar_weight(weight), planar_bias(bias)
         self._dtype = weight.dtype
+        self._buffers = Buffers()
         self.engine = get_engine(plan.algorithm)
         self._prepared = prepare(plan.algorithm, plan.problem, weight, bias)
 
@@ -189,12 +191,11 @@ class _Convolution:
         counts: list[Counts] = []
 
         def work(items: Iterator[Item]) -> None:
-            scratch = _Scratch()
             lost = NONE_LOST
             # Casts may overflow to infinity, as in NumPy; a warning from a worker thread would help nobody.
             with np.errstate(all="ignore"):
                 for item in items:
-                    found = self._item(item, block, stored, result, scratch)
+                    found = self._item(item, block, stored, result)
                     if found is not NONE_LOST:
                         lost += found
                     if advance is not None:
@@ -205,7 +206,7 @@ class _Convolution:
         workers.run(work, work_items(block, self.plan.params.groups, self.plan.item_groups, self.plan.item_box))
         return sum(counts, NONE_LOST)
 
-    def _item(self, item: Item, block: Region, stored: _Stored, result: NDArray[Any], scratch: _Scratch) -> Counts:
+    def _item(self, item: Item, block: Region, stored: _Stored, result: NDArray[Any]) -> Counts:
         """Padded read, valid convolution, epilogue: all in one core's cache."""
         params, parts = self.plan.params, len(self._parts)
         first, last = item.groups
@@ -220,20 +221,21 @@ class _Convolution:
             self._span(stored, 2, x + x0, x + x1),
         )
         voxels = stored.values[item.volume, first * per_in : last * per_in]
-        padded = scratch.get("padded", (len(voxels), parts, depth, height, width), self._dtype)
+        shape = len(voxels), parts, depth, height, width
+        padded = self._buffers.get("padded", _padded_lines(shape, self._dtype), self._dtype)[..., :width]
         for i, (part, fill, scaling) in enumerate(self._parts):
             read_block(part(voxels), (d, h, w), padded[:, i], fill, scaling)
-        padded = padded[:, 0] if parts == 1 else padded.reshape(-1, *padded.shape[2:])
+        padded = padded.reshape(-1, depth, height, width)
 
         target = result[item.volume, first * per_out : last * per_out, z0:z1, y0:y1, x0:x1]
         if parts == 1 and target.dtype == self._dtype and self.sink.info.scaling is None:
             self._prepared(padded, target, first)
             return self._counted(target)
-        sums = scratch.get("sums", ((last - first) * per_out, parts, *size), self._dtype)
-        self._prepared(padded, sums[:, 0] if parts == 1 else sums.reshape(-1, *size), first)
+        sums = self._buffers.get("sums", ((last - first) * per_out, parts, *size), self._dtype)
+        self._prepared(padded, sums.reshape(-1, *size), first)
         values = sums[:, 0]
         if parts == 2:
-            values = scratch.get("complex", target.shape, self.plan.compute_dtype)
+            values = self._buffers.get("complex", target.shape, self.plan.compute_dtype)
             values.real, values.imag = sums[:, 0], sums[:, 1]
         lost = store(values, target, self.sink.info.scaling)
         return lost if lost is not NONE_LOST else self._counted(target)
@@ -262,23 +264,10 @@ def _imaginary(voxels: NDArray[Any]) -> NDArray[Any]:
     return voxels.imag if voxels.dtype.kind == "c" else np.broadcast_to(voxels.dtype.type(0), voxels.shape)
 
 
-class _Scratch:
-    """Buffers of one thread, kept from item to item."""
+def _padded_lines(shape: tuple[int, ...], dtype: np.dtype[Any]) -> tuple[int, ...]:
+    """The shape with lines that begin in step with cache lines, as most vectors that are read from them then do.
 
-    def __init__(self) -> None:
-        self._buffers: dict[str, NDArray[Any]] = {}
-
-    def get(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array of this shape, with whatever it held before and some memory behind it.
-
-        Long lines begin at multiples of 64 bytes, where most of the vectors that are read from them do, too.
-        """
-        line = 64 // dtype.itemsize
-        pitch = -(-shape[-1] // line) * line if shape[-1] >= 8 * line else shape[-1]
-        size = math.prod(shape[:-1]) * pitch
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            room = np.empty(size + (SLACK_BYTES + 64) // dtype.itemsize, dtype)
-            first = -room.ctypes.data % 64 // dtype.itemsize
-            buffer = self._buffers[name] = room[first : first + size]
-        return buffer[:size].reshape(*shape[:-1], pitch)[..., : shape[-1]]
+    Short lines stay as they are: what lies between them would cost more.
+    """
+    line = LINE // dtype.itemsize
+    return (*shape[:-1], -(-shape[-1] // line) * line) if shape[-1] >= 8 * line else shape

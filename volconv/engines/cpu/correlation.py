@@ -45,7 +45,7 @@ class Sums(NamedTuple):
         """The fewest chains such that no term is rounded more often than that.
 
         A term is rounded once for each tap of its chain, and once for each chain that is added; with compensation that
-        is twice in all, and once for the total (see ``_Tile`` in :mod:`volconv.engines.cpu.tile`).
+        is twice in all, and once for the total (see ``_Tile._added`` in :mod:`volconv.engines.cpu.tile_kernels`).
 
         >>> Sums.of(27, 31), Sums.of(125, 31), Sums.of(343, 31)
         (Sums(chain=27, kind=0), Sums(chain=25, kind=1), Sums(chain=28, kind=2))
@@ -99,7 +99,7 @@ class _Builder:
     """Collects steps into segments, and sees to it that no sum grows longer than a chain."""
 
     def __init__(self, shape: TileShape, sums: Sums) -> None:
-        self.rows, self.sums, self.chain = shape.rows, sums, sums.chain
+        self.rows, self.sums = shape.rows, sums
         self.numbers = {pattern: i for i, pattern in enumerate(patterns(shape))}
         self.places: list[NDArray[np.int64]] = []
         self.taps: list[NDArray[np.int64]] = []
@@ -109,10 +109,10 @@ class _Builder:
 
     def add(self, low: int, high: int, places: NDArray[np.int64], taps: NDArray[np.int64]) -> None:
         """Add steps for rows ``low`` to ``high``, which take (steps, high - low) taps."""
-        for first in range(0, len(places), self.chain):
-            part = places[first : first + self.chain]
+        for first in range(0, len(places), self.sums.chain):
+            part = places[first : first + self.sums.chain]
             steps = len(part)
-            flushed = sum(1 << r for r in range(low, high) if self.length[r] + steps > self.chain)
+            flushed = sum(1 << r for r in range(low, high) if self.length[r] + steps > self.sums.chain)
             for r in range(low, high):
                 self.length[r] = steps + (0 if flushed >> r & 1 else self.length[r])
             pattern = self.numbers[low, high]
@@ -123,7 +123,7 @@ class _Builder:
             self.steps += steps
             self.places.append(part)
             whole = np.full((steps, self.rows), -1)
-            whole[:, low:high] = taps[first : first + self.chain]
+            whole[:, low:high] = taps[first : first + steps]
             self.taps.append(whole)
 
     def program(self) -> Program:
@@ -218,13 +218,18 @@ class Correlation:
     """
 
     def __init__(
-        self, places: TapPlaces, weight: NDArray[Any], bias: NDArray[Any], axis: int = 0, roundings: int = ROUNDINGS,
+        self,
+        places: TapPlaces,
+        weight: NDArray[Any],
+        bias: NDArray[Any],
+        axis: int = 0,
+        roundings: int = ROUNDINGS,
         stretch: int = 0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         taps = math.prod(weight.shape[2:])
         self._sums = Sums.of(taps, taps if weight.dtype.kind == "i" else roundings)  # integers are exact
         self._places, self._axis, self._stretch = places, axis, stretch
-        self._step, self._itemsize = places.neighbour[axis], weight.itemsize
+        self._step = places.neighbour[axis]
         low, high = (tile_shape(weight.dtype, tall) for tall in (False, True))
         self._units: list[_Unit] = []
         first, count = 0, weight.shape[1]
@@ -259,7 +264,7 @@ class Correlation:
         sd, sh, _ = self._places.stride
         planes = _Tiles(depth, sd * plane, out_plane)
         for unit in self._units:
-            target = out.volume(unit.first, self._itemsize).address
+            target = out.volume(unit.first).address
             lines = _Lines(height, width, sh * pitch, out_pitch)
             if unit.count > 1:
                 channels = _Tiles(unit.count, 0, out_volume)
@@ -273,7 +278,7 @@ class Correlation:
                 whole = many // rows * rows
                 for first, count in ((0, whole), (whole, many - whole)):
                     if count:
-                        place = (start + first * self._step) * self._itemsize
+                        place = (start + first * self._step) * data.itemsize
                         tiles = _Tiles(count, self._step * along.stride, self._step * along.out_stride)
                         begin, end = data.address + place * along.stride, target + place * along.out_stride
                         self._run(unit, group, finite, data, begin, end, _Tiles(1, 0, 0), tiles, lines)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import Needs
-from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of
+from volconv.engines.cpu.flat import Phases, TapPlaces, groups_of
 from volconv.shapes import taps
 
 if TYPE_CHECKING:
@@ -96,15 +96,6 @@ class PreparedDirect:
         """See :meth:`volconv.engines.Prepared.__call__`."""
         finite = bool(self._correlation.sparse and (block.dtype.kind == "i" or np.isfinite(block.sum())))
         block = self._phases(block)
-        groups = len(out) // self._rows
-        channels = len(block) // groups
-        with lines_of(out) as target:
-            data, outputs = Flat.of(block), Flat.of(target)
-            for i in range(groups):
-                self._correlation(
-                    first_group + i,
-                    data.volume(i * channels, block.itemsize),
-                    outputs.volume(i * self._rows, block.itemsize),
-                    out.shape[1:],
-                    finite,
-                )
+        with groups_of(block, out, self._rows) as groups:
+            for group, (data, target) in enumerate(groups, first_group):
+                self._correlation(group, data, target, out.shape[1:], finite)

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines import SLACK_BYTES, Needs
-from volconv.engines.cpu.fft_tiles import ELEMENT, LINE, RADICES, choose_tiles
+from volconv.engines import Needs
+from volconv.engines.cpu.fft_tiles import ELEMENT, RADICES, choose_tiles
+from volconv.engines.cpu.memory import LINE, Buffers, with_slack
 from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Fft:
 
     def supports(self, problem: Problem) -> str | None:
         """Floating point only."""
-        return None if problem.dtype.kind == "f" else f"it computes in floating point (got {problem.dtype})"
+        return None if problem.dtype.kind == "f" else f"fft needs a floating-point dtype (got {problem.dtype})"
 
     def cost(self, problem: Problem) -> float:
         """Transforms and products at measured rates."""
@@ -99,12 +99,6 @@ def pairs(numbers: NDArray[np.complex128], dtype: np.dtype[Any]) -> NDArray[Any]
     return numbers.astype(np.result_type(dtype, np.complex64)).view(dtype).reshape(-1, 2)
 
 
-def room(elements: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Memory for so many elements, and a little more, that begins with a cache line."""
-    memory = np.empty((elements * ELEMENT + SLACK_BYTES + LINE) // dtype.itemsize, dtype)
-    return memory[-memory.ctypes.data % LINE // dtype.itemsize :]
-
-
 class PreparedFft:
     """See :class:`volconv.engines.Prepared`."""
 
@@ -128,9 +122,9 @@ class PreparedFft:
         turns = np.exp(1j * np.pi * np.arange(self._half) / depth * (sizes[0] > 1))
         self._twists = pairs(turns.conj(), weight.dtype)
         self._untwists = pairs(turns / math.prod(sizes), weight.dtype)
-        self._zeros = room(1, weight.dtype)
+        self._zeros = with_slack(self._elements(1), weight.dtype)
         self._zeros[:] = 0
-        self._thread = threading.local()  # buffers, kept from block to block: fresh memory costs more than filling it
+        self._buffers = Buffers()
 
         self._kernels, self._kernel_shape = self._enter_kernels(weight)
 
@@ -157,9 +151,9 @@ class PreparedFft:
             for k, e, d in zip(params.kernel_size, params.effective_kernel, dilation, strict=True)
         )
         elements = self._half * height * self._whole(width) // self._lanes
-        spectra = room(len(weight) * self._channels * elements, weight.dtype)
+        spectra = with_slack(self._elements(len(weight) * self._channels * elements), weight.dtype)
         to = spectra.ctypes.data
-        buffer = room(self._half, weight.dtype)
+        buffer = self._buffer("line", self._half)
         for kernel in weight.reshape(-1, *weight.shape[2:]):
             taps[..., :width][apart] = kernel
             self._enter_one(taps, (depth, height, width), buffer, to, elements // self._half * ELEMENT)
@@ -215,13 +209,13 @@ class PreparedFft:
         values = self._buffer("values", elements * max(self._channels, self._rows))
         return values, (elements * ELEMENT, gap * ELEMENT)
 
+    def _elements(self, count: int) -> tuple[int]:
+        """Shape of an array of numbers that holds so many elements."""
+        return (count * 2 * self._lanes,)
+
     def _buffer(self, name: str, elements: int) -> NDArray[Any]:
         """Memory of this thread."""
-        found: NDArray[Any] | None = getattr(self._thread, name, None)
-        if found is None or found.nbytes < elements * ELEMENT:
-            found = room(elements, self._dtype)
-            setattr(self._thread, name, found)
-        return found
+        return self._buffers.get(name, self._elements(elements), self._dtype)
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
@@ -281,7 +275,7 @@ class PreparedFft:
             unseen = np.setdiff1d(np.arange(values.shape[axis]), seen)
             if unseen.size:
                 if kept is values:
-                    kept = room(-(-values.size // self._lanes), self._dtype)[: values.size].reshape(values.shape)
+                    kept = with_slack(values.shape, self._dtype)
                     kept[...] = values
                 kept[(slice(None),) * axis + (unseen,)] = 0
         return kept

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from volconv.engines.cpu.fft_tiles import CHAIN, ELEMENT, LINE
+from volconv.engines.cpu.fft_tiles import CHAIN, ELEMENT
 from volconv.engines.cpu.fft_vectors import AFTER, BEFORE, PLAIN, TOGETHER, emit
 from volconv.engines.cpu.jit import jit
+from volconv.engines.cpu.memory import LINE
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from volconv.engines.cpu.fft_tiles import CHAIN, ELEMENT, LINE
+from volconv.engines.cpu.fft_tiles import CHAIN, ELEMENT
+from volconv.engines.cpu.memory import LINE
 from volconv.engines.cpu.native import Argument, Array, native
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _native(name: str, dtype: np.dtype[Any], kinds: str) -> Callable[..., None]:
         "P": Array(np.dtype(np.int64), 2),
         "R": Array(dtype, 2),
     }
-    sources = "fft_kernels", "fft_vectors", "fft_tiles", "emitter", "simd"
+    sources = "fft_kernels", "fft_vectors", "fft_tiles", "memory", "emitter", "simd"
     return native(f"fft-{name}-{dtype.name}", [found[kind] for kind in kinds], function, *sources)
 
 

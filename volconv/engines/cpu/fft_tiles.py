@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from volconv.engines.cpu.memory import LINE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -20,8 +22,7 @@ if TYPE_CHECKING:
 RADICES = (8, 7, 5, 4, 3, 2)
 #: Products summed in plain order: each may err by half an epsilon of the sum of magnitudes.
 CHAIN = 16
-#: Bytes of the real, or imaginary, parts of one element (see :mod:`volconv.engines.cpu.fft_kernels`): a cache line.
-LINE = 64
+#: Bytes of one element (see :mod:`volconv.engines.cpu.fft_kernels`): a cache line of real parts, one of imaginary ones.
 ELEMENT = 2 * LINE
 
 #: Seconds of float32, a frequency each (set by tests/benchmarks/algorithms.py): in a transform along D of a tile that

@@ -14,7 +14,8 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from volconv.engines.cpu.emitter import LONG, Emitter
-from volconv.engines.cpu.fft_tiles import ELEMENT, LINE, RADICES
+from volconv.engines.cpu.fft_tiles import ELEMENT, RADICES
+from volconv.engines.cpu.memory import LINE
 
 #: What is done with twiddle factors: nothing, they multiply results, or they multiply what is loaded.
 PLAIN, AFTER, BEFORE = 0, 1, 2

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from volconv.engines import SLACK_BYTES
+from volconv.engines.cpu.memory import with_slack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,17 +32,18 @@ class Flat(NamedTuple):
 
     address: int
     strides: tuple[int, int, int, int]
+    itemsize: int
 
     @classmethod
     def of(cls, array: NDArray[Any]) -> Flat:
         """That of a (C, D, H, W) array whose strides are whole elements."""
         c, d, h, w = array.strides
         n = array.itemsize
-        return cls(array.__array_interface__["data"][0], (c // n, d // n, h // n, w // n))
+        return cls(array.__array_interface__["data"][0], (c // n, d // n, h // n, w // n), n)
 
-    def volume(self, number: int, itemsize: int) -> Flat:
+    def volume(self, number: int) -> Flat:
         """From another channel on."""
-        return Flat(self.address + number * self.strides[0] * itemsize, self.strides)
+        return self._replace(address=self.address + number * self.strides[0] * self.itemsize)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,12 +118,6 @@ class Phases:
         return phases.reshape(-1, *phases.shape[2:])
 
 
-def with_slack(shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """A fresh array, readable beyond its end as far as a tile may reach."""
-    size = math.prod(shape)
-    return np.empty(size + SLACK_BYTES // dtype.itemsize, dtype)[:size].reshape(shape)
-
-
 @contextmanager
 def lines_of(out: NDArray[Any]) -> Iterator[NDArray[Any]]:
     """A (C, D, H, W) array whose voxels lie side by side along W, as compiled loops write them.
@@ -135,3 +130,13 @@ def lines_of(out: NDArray[Any]) -> Iterator[NDArray[Any]]:
     copy = np.empty(out.shape, out.dtype)
     yield copy
     out[...] = copy
+
+
+@contextmanager
+def groups_of(block: NDArray[Any], out: NDArray[Any], rows: int) -> Iterator[list[tuple[Flat, Flat]]]:
+    """Data and outputs of each group of a block, of ``rows`` output channels; ``out`` may have any strides."""
+    with lines_of(out) as target:
+        data, outputs = Flat.of(block), Flat.of(target)
+        groups = len(out) // rows
+        channels = len(block) // groups
+        yield [(data.volume(i * channels), outputs.volume(i * rows)) for i in range(groups)]

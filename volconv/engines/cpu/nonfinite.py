@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines.cpu.direct import Direct
-from volconv.engines.cpu.flat import with_slack
+from volconv.engines.cpu.memory import with_slack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

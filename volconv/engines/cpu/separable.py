@@ -6,7 +6,6 @@ All passes of a work item are done while it is in cache; along D first, where ne
 from __future__ import annotations
 
 import math
-import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import Needs
-from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of, with_slack
+from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of
+from volconv.engines.cpu.memory import Buffers
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -97,7 +97,7 @@ class PreparedSeparable:
         self._dtype, self._rows = bias.dtype, params.out_channels // params.groups
         self._terms, groups, roundings = factors.terms, params.groups, roundings_of(factors)
         along = list(factors.along)
-        # A factor of one number along D or H needs no pass of its own.
+        # A factor of one number along D or H needs no pass of its own; never both: a kernel of one line has no factors.
         self._skipped = tuple(params.kernel_size[axis] == params.stride[axis] == 1 for axis in (0, 1))
         for axis in (0, 1):
             if self._skipped[axis]:
@@ -124,45 +124,29 @@ class PreparedSeparable:
             places, w.reshape(groups * self._rows, 1, self._terms, 1, 1, -1), bias.reshape(-1, 1), 0, roundings
         )
         self._phases = Phases(places, self._dtype)
-        self._buffers = threading.local()
+        self._buffers = Buffers()
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
-        many, size = self._rows * self._terms, block.itemsize
+        many = self._rows * self._terms
         _, height, width = block.shape[1:]
         depth, out_height, _ = out.shape[1:]
         with lines_of(out) as target:
-            source, outputs = Flat.of(block), Flat.of(target)
             for i in range(len(block)):
-                group, data, step = first_group + i, source.volume(i, size), 0
+                group, lines = first_group + i, block[i : i + 1]
                 if not self._skipped[0]:
-                    passed = Flat.of(self._scratch(0, (many, depth, height, width)))
-                    self._depth(group, data, passed, (depth, height, width), finite=False)
-                    data, step = passed, 1
-                lines: NDArray[Any] | None = None
+                    passed = self._buffers.get("depth", (many, depth, height, width), self._dtype)
+                    self._depth(group, Flat.of(lines), Flat.of(passed), passed.shape[1:], finite=False)
+                    lines = passed
                 if not self._skipped[1]:
-                    lines = self._scratch(1, (many, depth, out_height, width))
-                    passed = Flat.of(lines)
+                    passed = self._buffers.get("height", (many, depth, out_height, width), self._dtype)
+                    data, outputs = Flat.of(lines), Flat.of(passed)
                     for j in range(many):
-                        shape = depth, out_height, width
-                        self._height(
-                            group * many + j, data.volume(step * j, size), passed.volume(j, size), shape, finite=False
-                        )
-                elif step:
-                    lines = self._scratch(0, (many, depth, height, width))
-                else:
-                    lines = block[i : i + 1]
+                        one = data.volume(min(j, len(lines) - 1))  # one channel for all, if nothing was passed yet
+                        self._height(group * many + j, one, outputs.volume(j), passed.shape[1:], finite=False)
+                    lines = passed
                 lines = self._phases(lines)
-                split, ours = Flat.of(lines), self._skipped != (True, True)
+                data, outputs = Flat.of(lines), Flat.of(target[i * self._rows :])
                 for j in range(self._rows):
-                    begin = split.volume(j * self._terms * self._phases.count if ours else 0, size)
-                    end = outputs.volume(i * self._rows + j, size)
-                    self._width(group * self._rows + j, begin, end, out.shape[1:], finite=False)
-
-    def _scratch(self, number: int, shape: tuple[int, ...]) -> NDArray[Any]:
-        """A buffer of one thread, kept from call to call."""
-        held = self._buffers.__dict__.setdefault("held", {})
-        found: NDArray[Any] | None = held.get(number)
-        if found is None or found.size < math.prod(shape):
-            found = held[number] = with_slack((math.prod(shape),), self._dtype)
-        return found[: math.prod(shape)].reshape(shape)
+                    terms = data.volume(j * self._terms * self._phases.count)
+                    self._width(group * self._rows + j, terms, outputs.volume(j), out.shape[1:], finite=False)

@@ -8,7 +8,6 @@ products in place of 36; along W the kernel is applied as it is, so that everyth
 from __future__ import annotations
 
 import math
-import threading
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import SLACK_BYTES, Needs
-from volconv.engines.cpu.flat import Flat, TapPlaces, lines_of
+from volconv.engines.cpu.flat import TapPlaces, groups_of
+from volconv.engines.cpu.memory import Buffers
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.engines import Problem
+    from volconv.engines.cpu.flat import Flat
     from volconv.params import Conv3dParams
 
 #: Seconds for one multiply-add in float32; the steps that beginning and ending a tile takes the time of; seconds to
@@ -125,22 +126,13 @@ class PreparedWinograd:
         self._forward = compiled_forward(weight.dtype, len(self._axes))
         self._inverse = compiled_inverse(weight.dtype, len(self._axes))
         self._correlate = compiled_correlate(weight.dtype, shape)
-        self._buffers = threading.local()
+        self._buffers = Buffers()
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
-        with lines_of(out) as target:
-            data, outputs = Flat.of(block), Flat.of(target)
-            groups = len(out) // self._rows
-            channels = len(block) // groups
-            for i in range(groups):
-                self._group(
-                    first_group + i,
-                    data.volume(i * channels, block.itemsize),
-                    outputs.volume(i * self._rows, block.itemsize),
-                    block.shape[1:],
-                    out.shape[1:],
-                )
+        with groups_of(block, out, self._rows) as groups:
+            for group, (data, target) in enumerate(groups, first_group):
+                self._group(group, data, target, block.shape[1:], out.shape[1:])
 
     def _group(
         self, group: int, data: Flat, out: Flat, block_shape: tuple[int, ...], out_shape: tuple[int, ...]
@@ -152,7 +144,9 @@ class PreparedWinograd:
         together = self._together(len(inputs), width, max(1, DOMAIN_BYTES // row_bytes))
         slack = SLACK_BYTES // size
         plane, product_plane = (n * together * width + slack for n in (channels, self._padded_rows))
-        domain, products, zeros = self._scratch(self._planes * plane, self._planes * product_plane, width + slack)
+        domain = self._buffers.get("domain", (self._planes * plane,), self._dtype)
+        products = self._buffers.get("products", (self._planes * product_plane,), self._dtype)
+        zeros = np.zeros(width + slack, self._dtype)
         offsets = self._program.places @ np.array([together * width, 0, 0, 1])
         for first in range(0, len(inputs), together):
             tiles = inputs[first : first + together]
@@ -224,13 +218,6 @@ class PreparedWinograd:
                 tiles = np.where(nowhere, -1, both).reshape(-1, 1, both.shape[2])
             found.append(np.ascontiguousarray(tiles))
         return found[0], found[1]
-
-    def _scratch(self, *sizes: int) -> list[NDArray[Any]]:
-        """Buffers of one thread, kept from call to call; all zeros at first, of which the last stays so."""
-        held = getattr(self._buffers, "held", None)
-        if held is None or any(b.size < n for b, n in zip(held, sizes, strict=True)):
-            held = self._buffers.held = [np.zeros(n, self._dtype) for n in sizes]
-        return held
 
 
 def _in_domain(weight: NDArray[Any], axes: tuple[int, ...]) -> NDArray[Any]:
