@@ -266,3 +266,11 @@ def test_verbose_tells_the_candidates_fastest_first(capsys):
     assert "The kernel is a product of 1-D ones." in out
     volconv("shape", "--input-shape", "9,9,9", "-k", "box:size=3", "-v")
     assert "gemm needs none" in capsys.readouterr().out
+
+
+def test_json_has_the_candidates_where_they_are_asked_for(capsys):
+    line = ["--input-shape", "1,32,64,64,64", "--kernel-size", "3", "--out-channels", "32", "--padding", "1"]
+    assert "algorithm" not in facts(capsys, *line)
+    found = facts(capsys, *line, "-v")["algorithm"]
+    assert found["name"] == "winograd"
+    assert found["name"] == min(found["predicted_seconds"], key=found["predicted_seconds"].get)

@@ -66,6 +66,10 @@ class Plan:
         """Whether real and imaginary parts are computed as channels of a real convolution."""
         return self.compute_dtype.kind == "c"
 
+    def algorithm_facts(self) -> dict[str, Any]:
+        """Which algorithm, and what each that could do it is predicted to take: for JSON."""
+        return {"name": self.algorithm, "predicted_seconds": self.candidates}
+
     @property
     def problem(self) -> Problem:
         """What the algorithm is given to solve."""

@@ -138,7 +138,7 @@ class ApplyReport:
             "weights": self.shape.parameters,
             "multiply_adds": self.shape.macs,
             "compute_dtype": plan.compute_dtype.name,
-            "algorithm": {"name": plan.algorithm, "predicted_seconds": plan.candidates},
+            "algorithm": plan.algorithm_facts(),
             "plan": {
                 "threads": plan.threads,
                 "blocks": len(plan.blocks),

@@ -70,15 +70,17 @@ def command(
         raise click.UsageError("give either --kernel or --kernel-size (with --out-channels)")
     if options["kernel"] is None and options["kernel_size"] is None:
         raise click.UsageError("give --kernel or --kernel-size")
-    report, plan = _report(input_file, input_shape, **options)
+    report, plan = _report(input_file, input_shape, planned=verbose, **options)
     if as_json:
         facts = report.as_dict()
+        if plan is not None:
+            facts["algorithm"] = plan.algorithm_facts()
         if input_shape is not None and len(input_shape) == 4:  # no N in, no N out
             facts |= {key: facts[key][1:] for key in ("input_shape", "output_shape")}
         click.echo(json.dumps(facts))
     else:
         _show(report)
-        if verbose:
+        if plan is not None:
             _show_algorithms(plan)
 
 
@@ -86,6 +88,7 @@ def _report(
     input_file: str | None,
     input_shape: list[int] | None,
     *,
+    planned: bool,
     kernel: str | None,
     kernel_size: Any,
     out_channels: int | None,
@@ -98,7 +101,7 @@ def _report(
     time: Any,
     channel: Any,
     **parameters: Any,
-) -> tuple[ShapeReport, Plan]:
+) -> tuple[ShapeReport, Plan | None]:
     import numpy as np
 
     from volconv.engines.factors import find_factors
@@ -130,6 +133,8 @@ def _report(
     name = input_file or "--input-shape"
     job = resolve_job(info, weights, source_name=name, groups=groups, bias=bias, dtype=dtype, **parameters)
     report = shape_report(info.shape, job.params, job.output_dtype, job.bias is not None, known)
+    if not planned:
+        return report, None
     # Weights of which only the size is known are taken for what they mostly are: no products.
     factors = None if kernel is None else find_factors(job.params, job.weight, job.compute_dtype)
     return report, make_plan(job.params, info.shape, job.compute_dtype, factors=factors)

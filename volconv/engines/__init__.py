@@ -71,8 +71,8 @@ class Prepared(Protocol):
         Parameters
         ----------
         block : (G*C_in/groups, D, H, W) array
-            Padded input of G neighbouring groups, C-contiguous, in the compute dtype; :data:`SLACK_BYTES` of memory
-            follow it.
+            Padded input of G neighbouring groups, in the compute dtype; side by side along W, and in C order with
+            room between lines at most. :data:`SLACK_BYTES` of memory follow it.
         out : (G*C_out/groups, d, h, w) array
             Receives the result; any strides.
         first_group : int
@@ -124,9 +124,9 @@ def prepare(name: str, problem: Problem, weight: NDArray[Any], bias: NDArray[Any
     prepared = engine.prepare(problem, weight, bias)
     if engine.exact_spread:
         return prepared
-    from volconv.engines.cpu.nonfinite import guarded
+    from volconv.engines.cpu.nonfinite import Guarded
 
-    return guarded(prepared, problem, weight, bias)
+    return Guarded(prepared, problem, weight, bias)
 
 
 def get_engine(name: str) -> Engine:

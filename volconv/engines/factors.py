@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from volconv.engines.cpu.workers import single_threaded_blas
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -111,10 +113,11 @@ def _terms(kernel: NDArray[np.float64], epsilon: float) -> list[Term] | None:
     if kernel.size > 1 << 18:
         return None  # an SVD would take longer than it could save
     best: list[Term] | None = None
-    for axis in range(3):
-        terms = _split_along(kernel, axis, epsilon)
-        if terms is not None and (best is None or len(terms) < len(best)) and _agrees(terms, kernel, epsilon):
-            best = terms
+    with single_threaded_blas():  # its threads would go on waiting, on cores that are needed
+        for axis in range(3):
+            terms = _split_along(kernel, axis, epsilon)
+            if terms is not None and (best is None or len(terms) < len(best)) and _agrees(terms, kernel, epsilon):
+                best = terms
     return best
 
 

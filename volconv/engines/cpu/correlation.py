@@ -241,7 +241,7 @@ class Correlation:
                 first += together
         self._units += [_Unit(c, 1, low, weight, bias) for c in range(first, count)]
         #: Whether it pays to leave out zero weights.
-        self.sparse = 2 * np.count_nonzero(weight) < weight.size
+        self.sparse = bool(2 * np.count_nonzero(weight) < weight.size)
         self._offsets: dict[Any, NDArray[np.int64]] = {}
         self._neighbours: dict[int, Program] = {}
 

@@ -6,10 +6,9 @@ import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from volconv.engines import Needs
 from volconv.engines.cpu.flat import Phases, TapPlaces, groups_of
+from volconv.engines.cpu.nonfinite import all_finite
 from volconv.shapes import taps
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ class PreparedDirect:
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
-        finite = bool(self._correlation.sparse and (block.dtype.kind == "i" or np.isfinite(block.sum())))
+        finite = self._correlation.sparse and all_finite(block)
         block = self._phases(block)
         with groups_of(block, out, self._rows) as groups:
             for group, (data, target) in enumerate(groups, first_group):

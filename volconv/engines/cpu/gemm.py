@@ -147,7 +147,7 @@ class PreparedGemm:
     def _product(self, matrix: NDArray[Any], columns: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
         """The sum of the parts' products; what their additions round away is kept and added at the end.
 
-        Dekker's Fast2Sum: see :meth:`volconv.engines.cpu.tile._Tile.flush`.
+        Dekker's Fast2Sum: see :meth:`volconv.engines.cpu.tile_kernels._Tile._added`.
         """
         total, lost, part, after = self._buffers.sums
         np.matmul(matrix[0], columns[0], out=total)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 #: Only fused multiply-add is allowed beyond strict IEEE arithmetic: sums keep their order, so the bits of a result do
 #: not depend on how a loop was vectorised.
-_OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}, "no_cpython_wrapper": True}
+OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
 
 #: What holds loaded code must live as long as the code may run.
 _KEPT: list[Any] = []
@@ -143,7 +143,7 @@ def _compiled(function: Callable[..., None], arguments: Sequence[Argument]) -> t
         else types.UniTuple(types.int64, argument)
         for argument in arguments
     ]
-    made: Any = numba.njit(numba.void(*kinds), **_OPTIONS)(function)
+    made: Any = numba.njit(numba.void(*kinds), **OPTIONS | {"no_cpython_wrapper": True})(function)
     (signature,) = made.signatures
     module = binding.parse_assembly(made.inspect_llvm(signature))
     symbol: str = made.overloads[signature].fndesc.llvm_func_name

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines.cpu.direct import Direct
 from volconv.engines.cpu.memory import with_slack
 
 if TYPE_CHECKING:
@@ -21,13 +20,8 @@ if TYPE_CHECKING:
     from volconv.params import Conv3dParams
 
 
-def guarded(inner: Prepared, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
-    """An algorithm with values that are not finite kept from it."""
-    return _Guarded(inner, problem, weight, bias)
-
-
-class _Guarded:
-    """See :class:`volconv.engines.Prepared`."""
+class Guarded:
+    """An algorithm with values that are not finite kept from it: see :class:`volconv.engines.Prepared`."""
 
     def __init__(self, inner: Prepared, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> None:
         self._inner, self._problem = inner, problem
@@ -37,7 +31,7 @@ class _Guarded:
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
         """See :meth:`volconv.engines.Prepared.__call__`."""
         self._inner(block, out, first_group)
-        if _all_finite(out):  # then so was all that it saw
+        if all_finite(out):  # then so was all that it saw
             return
         finite = np.isfinite(block)
         if finite.all():
@@ -55,6 +49,8 @@ class _Guarded:
 
     def _take_direct(self, block: NDArray[Any], out: NDArray[Any], first_group: int, where: NDArray[np.bool_]) -> None:
         if self._direct is None:
+            from volconv.engines.cpu.direct import Direct
+
             self._direct = Direct().prepare(self._problem, self._weight, self._bias)
         exact = np.empty(out.shape, out.dtype)
         self._direct(block, exact, first_group)
@@ -85,6 +81,6 @@ def windows_with_any(marked: NDArray[np.bool_], params: Conv3dParams) -> NDArray
     return marked
 
 
-def _all_finite(values: NDArray[Any]) -> bool:
+def all_finite(values: NDArray[Any]) -> bool:
     """Whether all are: NaN is the largest and the smallest of all."""
     return values.size == 0 or bool(np.isfinite(values.max()) and np.isfinite(values.min()))
