@@ -146,7 +146,6 @@ class PreparedWinograd:
         plane, product_plane = (n * together * width + slack for n in (channels, self._padded_rows))
         domain = self._buffers.get("domain", (self._planes * plane,), self._dtype)
         products = self._buffers.get("products", (self._planes * product_plane,), self._dtype)
-        zeros = np.zeros(width + slack, self._dtype)
         offsets = self._program.places @ np.array([together * width, 0, 0, 1])
         for first in range(0, len(inputs), together):
             tiles = inputs[first : first + together]
@@ -154,7 +153,7 @@ class PreparedWinograd:
             if count < together:
                 offsets = self._program.places @ np.array([count * width, 0, 0, 1])
             self._forward(
-                tiles, data.address, data.strides[0], channels, zeros, domain.ctypes.data, width, plane, width
+                domain, tiles, data.address, data.strides[0], channels, domain.ctypes.data, width, plane, width
             )
             self._correlate(
                 domain.ctypes.data,
@@ -237,13 +236,15 @@ def _tile_count(size: int, dilation: int) -> int:
 
 
 def _tile_rows(size: int, available: int, dilation: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Inputs (n, 4) and outputs (n, 2) of the tiles along an axis, -1 where there is none.
+    """Inputs (n, 4) and outputs (n, 2) of the tiles along an axis, -1 where there is no such output.
+
+    Where there is no second output, the fourth input may be missing, which that one alone sees: any stands for it.
 
     >>> [rows.tolist() for rows in _tile_rows(3, 5, 1)]
-    [[[0, 1, 2, 3], [2, 3, 4, -1]], [[0, 1], [2, -1]]]
+    [[[0, 1, 2, 3], [2, 3, 4, 4]], [[0, 1], [2, -1]]]
     """
     number = np.arange(_tile_count(size, dilation))
     first = number // dilation * 2 * dilation + number % dilation
     inputs = first[:, None] + dilation * np.arange(4)
     outputs = first[:, None] + dilation * np.arange(2)
-    return np.where(inputs < available, inputs, -1), np.where(outputs < size, outputs, -1)
+    return np.minimum(inputs, available - 1), np.where(outputs < size, outputs, -1)

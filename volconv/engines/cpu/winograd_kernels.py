@@ -33,7 +33,7 @@ class _Rows(Emitter):
 
 
 @intrinsic(prefer_literal=True)
-def _transform(typing_context: Any, bias: Any, which: Any, axes: Any, sources: Any, targets: Any, width: Any) -> Any:  # noqa: ARG001  #
+def _transform(typing_context: Any, bias: Any, which: Any, axes: Any, sources: Any, targets: Any, width: Any) -> Any:  # noqa: ARG001  # numba's protocol
     """Multiply rows of voxels by a matrix along one axis or two.
 
     ``bias`` is an array of one value that is added to all; its dtype is the rows'. ``which`` is 0 for the forward
@@ -83,17 +83,16 @@ def forward_function(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
     """What ``compiled_forward`` compiles; it also takes room for addresses of sources and targets."""
     size = dtype.itemsize
 
-    def forward(tiles, data, between, channels, zeros, out, pitch, plane, width, sources, targets):
+    def forward(like, tiles, data, between, channels, out, pitch, plane, width, sources, targets):
         count = 4**axes
         for c in range(channels):
             for k in range(tiles.shape[0]):
                 for i in range(count):
                     d, h = (i // 4, i % 4) if axes == 2 else (i, i)
-                    missing = tiles[k, 0, d] < 0 or tiles[k, axes - 1, h] < 0
                     place = tiles[k, 0, d] + (tiles[k, 1, h] if axes == 2 else 0)
-                    sources[i] = zeros.ctypes.data if missing else data + (c * between + place) * size
+                    sources[i] = data + (c * between + place) * size
                     targets[i] = out + (i * plane + (c * tiles.shape[0] + k) * pitch) * size
-                _transform(zeros, 0, axes, sources, targets, width)
+                _transform(like, 0, axes, sources, targets, width)
 
     return forward
 

@@ -21,18 +21,17 @@ def compiled_forward(dtype: np.dtype[Any], axes: int) -> Callable[..., None]:
 
     It takes
 
+    like : array of the dtype
     tiles : (K, axes, 4) array
-        For each tile where its rows lie along each axis, in elements; -1 for a row that is not there and counts as 0.
+        For each tile where its rows lie along each axis, in elements.
     data : address
     between : int
         Distance in the data between channels, of which there are ``channels``.
-    zeros : array
-        A row of them.
     out, pitch, plane : address and ints
         Tile k of channel c goes to ``out + (c*K + k)*pitch`` of each plane; planes lie ``plane`` apart.
     width : int
     """
-    arguments = (Array(_INDEX, 3), 1, 1, 1, Array(dtype, 1), 1, 1, 1, 1)
+    arguments = (Array(dtype, 1), Array(_INDEX, 3), 1, 1, 1, 1, 1, 1, 1)
 
     def function() -> Callable[..., None]:
         from volconv.engines.cpu.winograd_kernels import forward_function
