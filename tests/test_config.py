@@ -38,6 +38,7 @@ def test_every_key(tmp_path):
         compute-dtype = "float64"
         algorithm = "direct"
         threads = 4
+        memory = "512M"
         output = "out/{stem}/"
         axes = "XYZC"
         spacing = "1,0.5,0.5um"
@@ -68,6 +69,7 @@ def test_every_key(tmp_path):
         "compute-dtype": "float64",
         "algorithm": "direct",
         "threads": "4",
+        "memory": "512M",
         "output": f"{tmp_path}/out/{{stem}}/",
         "axes": "XYZC",
         "spacing": "1,0.5,0.5um",

@@ -223,6 +223,7 @@ KEYS: dict[str, _Key] = {
     "compute-dtype": _Key("a string", _text),
     "algorithm": _Key("a string", _text),
     "threads": _Key("an integer", _integer, int),
+    "memory": _Key('an integer or a string, as in "512M"', _text_or_integer, _as_integers),
     "output": _Key("a string", _text, place="path"),
     "axes": _Key("a string", _text),
     "spacing": _Key('a string, as in "1,0.5,0.5um"', _text),

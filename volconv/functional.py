@@ -15,6 +15,7 @@ from volconv.errors import DtypeError, ShapeError
 from volconv.io import create_volume, describe_volume, opened
 from volconv.io.array import ArraySink, ArraySource
 from volconv.job import check_bias, provenance, resolve_job
+from volconv.memory import memory_bound
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
@@ -155,6 +156,7 @@ def apply(
     compute_dtype: str | None = None,
     algorithm: str = "auto",
     threads: int | None = None,
+    memory: str | int | None = None,
     options: Mapping[str, str] | None = None,
     overwrite: bool = False,
     dry_run: bool = False,
@@ -184,6 +186,10 @@ def apply(
         Of the output: a NumPy name, or "same" for that of the input. Integers are rounded and saturate.
     compute_dtype : str, optional
         "float32", "float64", "complex64" or "complex128"; by default what the volume's dtype asks for.
+    memory : str or int, optional
+        Bytes, or text such as "512M", that this process may have resident meanwhile, with the interpreter and the
+        libraries, but without what else it holds. Bits do not depend on it. By default a quarter of what the machine
+        or its cgroup has free, at most 4 GiB.
     options : dict, optional
         How the output is stored, as ``{"compression": "zlib"}``; each format has its own.
     overwrite : bool
@@ -249,6 +255,7 @@ def apply(
             algorithm=algorithm,
             factors=find_factors(job.params, job.weight, job.compute_dtype),
             threads=threads,
+            memory=memory_bound(memory),
             voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
             chunk_depth=info.access.chunk[2] if info.access.chunk else 1,
         )

@@ -11,6 +11,7 @@ from volconv.engines import Problem, get_engine
 from volconv.engines.cpu.plan import choose
 from volconv.engines.cpu.workers import thread_count
 from volconv.engines.planar import planar_params
+from volconv.memory import LIBRARIES
 from volconv.region import Region
 from volconv.shapes import full_output_shape
 from volconv.tiling import io_blocks, item_shape
@@ -42,6 +43,8 @@ class Plan:
     candidates : dict
         Predicted seconds on one thread by algorithm.
     threads : int
+    memory : int or None
+        Bytes that the process may have resident; None for arrays, which are there already.
     item_groups : int
     item_box : tuple of 3 ints
         Groups, and outputs along D, H, W, of one work item.
@@ -57,6 +60,7 @@ class Plan:
     algorithm: str
     candidates: dict[str, float]
     threads: int
+    memory: int | None
     item_groups: int
     item_box: Triple
     blocks: tuple[Region, ...]
@@ -95,9 +99,10 @@ def make_plan(
     algorithm: str = "auto",
     factors: Factors | None = None,
     threads: int | None = None,
+    memory: int | None = None,
     voxel_bytes: tuple[int, int] = (0, 0),
     chunk_depth: int = 1,
-    block_bytes: int = BLOCK_BYTES,
+    block_bytes: int | None = None,
     item_bytes: int | None = None,
 ) -> Plan:
     """Decide on algorithm, blocks and work items.
@@ -112,6 +117,8 @@ def make_plan(
         What the weights are a product of.
     threads : int, optional
         One for each core by default.
+    memory : int, optional
+        Bytes that the process may have resident: blocks of files are so large that it has not more.
     voxel_bytes : tuple of 2 ints
         Bytes of a stored input voxel and of an output voxel that an I/O block holds; 0 for those that are views of
         memory. Two zeros: the whole volume is one block.
@@ -141,6 +148,8 @@ def make_plan(
         blocks = [Region.whole(output_shape)] if output_shape[0] else []
     else:
         per_output = voxel_bytes[0] * params.in_channels / params.out_channels * float(np.prod(params.stride))
+        if block_bytes is None:  # three are held at a time: read, computed, written
+            block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, max(0, memory - LIBRARIES) // 3)
         blocks = io_blocks(output_shape, params, needs.grid, per_output + voxel_bytes[1], block_bytes, chunk_depth)
     return Plan(
         params=params,
@@ -151,6 +160,7 @@ def make_plan(
         algorithm=choice.algorithm,
         candidates=choice.candidates,
         threads=count,
+        memory=memory,
         item_groups=groups,
         item_box=box,
         blocks=tuple(blocks),

@@ -141,6 +141,7 @@ class ApplyReport:
             "algorithm": plan.algorithm_facts(),
             "plan": {
                 "threads": plan.threads,
+                "memory": plan.memory,
                 "blocks": len(plan.blocks),
                 "block_shape": plan.blocks[0].shape if plan.blocks else None,
                 "item_groups": plan.item_groups,

@@ -20,6 +20,7 @@ from volconv_cli.options import (
     debug_option,
     effective_config,
     kernel_option,
+    memory_option,
     overwrite_option,
     reading_options,
     stack_option,
@@ -64,6 +65,7 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
     show_envvar=True,
     help="How many threads compute.  [default: all cores]",
 )
+@memory_option
 @reading_options
 @stack_option
 @creation_option

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from volconv.errors import ParameterError
 from volconv.params import PADDING_MODES
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -78,6 +79,17 @@ def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict
             raise click.BadParameter(f"must be NAME=VALUE, as in compression=zlib (got {text!r})")
         found[name] = value
     return found
+
+
+def memory_size(value: Any) -> Any:
+    """Check ``"512M"``, and keep it as it was written."""
+    from volconv.memory import parse_memory
+
+    try:
+        parse_memory(value)
+    except ParameterError as error:
+        raise click.BadParameter(str(error).removeprefix("memory ")) from None
+    return value
 
 
 def as_given(value: Any) -> Any:
@@ -188,6 +200,19 @@ def creation_option(command: F) -> F:
         callback=assignments,
         metavar="NAME=VALUE",
         help="How the output is stored, as in compression=zlib ('volconv info --formats' lists all); repeatable.",
+    )(command)
+
+
+def memory_option(command: F) -> F:
+    """Give ``--memory``."""
+    return click.option(
+        "--memory",
+        type=memory_size,
+        metavar="SIZE",
+        envvar="VOLCONV_MEMORY",
+        show_envvar=True,
+        help="Most memory that the process takes, as in 512M or 2G; larger volumes go through it in parts.  "
+        "[default: a quarter of what is free, at most 4G]",
     )(command)
 
 
