@@ -402,6 +402,17 @@ def test_bad_threads_are_refused_wherever_they_are_from(capsys, monkeypatch, val
     assert names(".") == []
 
 
+@pytest.mark.parametrize("value", ["many", "-1G", "64M", "0"])
+def test_bad_bounds_on_memory_are_refused_wherever_they_are_from(capsys, monkeypatch, value):
+    volconv("apply", NUCLEI, "-k", "identity", "-o", "out.nii", "--memory", value, code=2)
+    monkeypatch.setenv("VOLCONV_MEMORY", value)
+    volconv("apply", NUCLEI, "-k", "identity", "-o", "out.nii", code=2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all("'--memory'" in line and value in line for line in lines)
+    assert names(".") == []
+
+
 def test_a_configuration_may_give_every_required_option_but_the_output(capsys):
     Path("conf.toml").write_text('kernel = "identity"\n')
     volconv("apply", NUCLEI, "--config", "conf.toml", code=2)

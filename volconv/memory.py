@@ -15,6 +15,7 @@ LIBRARIES = 120 << 20
 #: By default a run may take a quarter of what is free, up to this.
 MOST_BY_DEFAULT = 4 << 30
 
+#: Powers of two.
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -34,9 +35,8 @@ def parse_memory(value: str | int, name: str = "memory") -> int:
     found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(?:([kmgt])(?:i?b)?|b)?\s*", str(value), re.I | re.A)
     if found is None or isinstance(value, bool | float):
         raise ParameterError(f"{name} must be a size such as 512M or 1.5G, or a number of bytes (got {value!r})")
-    size = (
-        int(float(found[1]) * 2 ** _UNITS[(found[2] or "").lower()]) if "." in found[1] or found[2] else int(found[1])
-    )
+    shift = _UNITS[(found[2] or "").lower()]
+    size = int(float(found[1]) * (1 << shift)) if "." in found[1] else int(found[1]) << shift
     if size < LIBRARIES:
         raise ParameterError(
             f"{name} must be at least {in_words(LIBRARIES)}, which the interpreter and the libraries take (got {value})"

@@ -211,7 +211,7 @@ def memory_option(command: F) -> F:
         metavar="SIZE",
         envvar="VOLCONV_MEMORY",
         show_envvar=True,
-        help="Most memory that the process takes, as in 512M or 2G; larger volumes go through it in parts.  "
+        help="Most memory that the process takes, as in 512M; larger volumes go through it in parts.  "
         "[default: a quarter of what is free, at most 4G]",
     )(command)
 
