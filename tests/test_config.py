@@ -51,6 +51,8 @@ def test_every_key(tmp_path):
         json = true
         dry-run = true
         overwrite = true
+        skip-existing = true
+        mkdir = true
         quiet = true
         verbose = false
         """,
@@ -82,6 +84,8 @@ def test_every_key(tmp_path):
         "json": True,
         "dry-run": True,
         "overwrite": True,
+        "skip-existing": True,
+        "mkdir": True,
         "quiet": True,
         "verbose": False,
     }

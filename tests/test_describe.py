@@ -69,6 +69,7 @@ def test_every_fact_of_a_nifti_file():
         compression=None,
         file_bytes=352 + 4 * 5 * 6 * 7 * 2,
         data_bytes=4 * 5 * 6 * 7 * 2,
+        provenance=None,
         notes=(),
         contents=(Entry("series.nii", (7, 6, 5, 4), "int16", "XYZT"),),
     )

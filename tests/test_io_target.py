@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from command import names
 from volconv.errors import OutputExistsError, ReadError, WriteError
 from volconv.io import ArraySink, ArraySource, Region, Sink, Source
 from volconv.io.raw import RawFile
-from volconv.io.target import FolderTarget, Target
+from volconv.io.target import FolderTarget, Target, check_folder_target, check_target, make_folder
 from volconv.io.units import normal_unit
 
 
@@ -49,8 +50,25 @@ def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(WriteError, match=r"the output's folder does not exist \(got .*nowhere\); create the folder"):
         Target(tmp_path / "nowhere" / "a", overwrite=False)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(WriteError):
+    with pytest.raises(WriteError, match=r"the output's folder is a file \(got .*file\); name another folder"):
         Target(tmp_path / "file" / "a", overwrite=False)
+
+
+def test_folders_that_will_be_made_may_be_missing(tmp_path):
+    deep = tmp_path / "a" / "b" / "c.nii"
+    check_target(deep, overwrite=False, mkdir=True)
+    check_folder_target(deep, mkdir=True)
+    assert names(tmp_path) == []
+    make_folder(deep)
+    make_folder(deep)
+    Target(deep, overwrite=False).commit()
+    with pytest.raises(OutputExistsError):
+        check_target(deep, overwrite=False, mkdir=True)
+    for below in (deep / "d", deep / "d" / "e"):
+        with pytest.raises(WriteError, match=r"the output's folder is a file \(got .*c.nii\)"):
+            check_target(below, overwrite=False, mkdir=True)
+        with pytest.raises(WriteError, match="cannot be written: "):
+            make_folder(below)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):

@@ -236,6 +236,8 @@ KEYS: dict[str, _Key] = {
     "json": _Key("true or false", _flag),
     "dry-run": _Key("true or false", _flag),
     "overwrite": _Key("true or false", _flag),
+    "skip-existing": _Key("true or false", _flag),
+    "mkdir": _Key("true or false", _flag),
     "quiet": _Key("true or false", _flag),
     "verbose": _Key("true or false", _flag),
 }

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import math
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ReadError
@@ -14,8 +12,8 @@ from volconv.geometry import Geometry
 from volconv.io import FORMATS, Entry, Format, Scaling, list_contents, open_volume, split_path
 from volconv.io.axes import AXIS
 from volconv.io.combine import Selected
+from volconv.io.files import files_of
 from volconv.io.formats import format_of
-from volconv.io.pair import header_of, is_pair, voxels_of
 
 if TYPE_CHECKING:
     from volconv.io import VolumeInfo
@@ -70,6 +68,8 @@ class Description:
         On disk; of all slices, and of both files of a pair.
     data_bytes : int or None
         Of what would be read, uncompressed.
+    provenance : str or None
+        Of what volconv made the file, and how.
     notes : tuple of str
         What was assumed, one line each.
     contents : tuple of Entry
@@ -95,6 +95,7 @@ class Description:
     compression: str | None
     file_bytes: int
     data_bytes: int | None
+    provenance: str | None
     notes: tuple[str, ...]
     contents: tuple[Entry, ...]
 
@@ -170,8 +171,9 @@ def describe(
         time_step=info.time_step,
         chunks=info.access.chunk,
         compression=info.compression,
-        file_bytes=_bytes_on_disk(split_path(path)[0]),
+        file_bytes=sum(file.stat().st_size for file in files_of(path)),
         data_bytes=math.prod(info.shape) * info.dtype.itemsize,
+        provenance=info.provenance,
         notes=info.notes,
         contents=contents,
     )
@@ -249,7 +251,7 @@ def _listing(name: str, error: ReadError) -> Description:
     facts = {
         "file": name,
         "format": form.name,
-        "file_bytes": _bytes_on_disk(file),
+        "file_bytes": file.stat().st_size,
         "notes": (str(error),),
         "contents": contents,
     }
@@ -268,13 +270,3 @@ def _orientation(geometry: Geometry) -> str:
     from volconv.io.orientation import orientation  # nibabel is loaded where letters are asked for
 
     return orientation(geometry)
-
-
-def _bytes_on_disk(path: Path) -> int:
-    """Size of a file, of all slices of a folder or pattern, of a header and its image."""
-    if path.is_file():
-        files = [header_of(path), voxels_of(path)] if is_pair(path) else [path]
-    else:
-        found = path.iterdir() if path.is_dir() else map(Path, glob.glob(str(path), recursive=True))  # noqa: PTH207  # Path.glob takes no absolute pattern
-        files = [file for file in found if file.suffix.lower() in (".tif", ".tiff") and not file.name.startswith(".")]
-    return sum(file.stat().st_size for file in files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -11,19 +12,20 @@ import numpy as np
 
 from volconv import dtypes
 from volconv.engines.factors import find_factors
-from volconv.errors import DtypeError, ShapeError
+from volconv.errors import DtypeError, OutputExistsError, ShapeError
 from volconv.io import create_volume, describe_volume, opened
 from volconv.io.array import ArraySink, ArraySource
-from volconv.job import check_bias, provenance, resolve_job
+from volconv.io.target import OVERWRITE_HINT
+from volconv.job import check_bias, resolve_job
 from volconv.memory import memory_bound
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
+from volconv.provenance import existing, note
 from volconv.report import ApplyReport, Seconds, peak_memory
 from volconv.shapes import batched_shape, full_output_shape
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Mapping
     from typing import SupportsIndex
 
@@ -159,6 +161,8 @@ def apply(
     memory: str | int | None = None,
     options: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    skip_existing: bool = False,
+    mkdir: bool = False,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ApplyReport:
@@ -194,6 +198,11 @@ def apply(
         How the output is stored, as ``{"compression": "zlib"}``; each format has its own.
     overwrite : bool
         Whether an existing destination may be replaced.
+    skip_existing : bool
+        Leave a destination alone that by its own note was made of the same input, with the same kernel, parameters and
+        version. Any other is refused, in words that say what differs, or replaced with ``overwrite``.
+    mkdir : bool
+        Whether missing folders of the destination are made.
     dry_run : bool
         Check everything and report the plan; read no voxel, and write nothing.
     progress : callable, optional
@@ -216,6 +225,8 @@ def apply(
     """
     started = perf_counter()
     with opened(source) as (volume, name), contextlib.ExitStack() as files:
+        if not (dry_run or skip_existing):
+            volume.prefetch()
         try:
             job = resolve_job(
                 volume.info,
@@ -244,10 +255,23 @@ def apply(
             "scaling": job.output_scaling,
             "options": options,
             "overwrite": overwrite,
-            "note": provenance(job, volume.names),
+            "mkdir": mkdir,
+            "note": "",
         }
-        sink = None if dry_run else files.enter_context(create_volume(destination, **target))
-        info = describe_volume(destination, **target) if sink is None else sink.info
+        if skip_existing or not dry_run:
+            target["note"] = note(job, volume, algorithm=algorithm, options=options)
+        there = existing(destination, target["note"], volume.names) if skip_existing else None
+        replaced = () if there is None else there.differences
+        if replaced and not overwrite:
+            why = f"{destination}: the output already exists, and is not skipped: {', '.join(replaced)}"
+            folder = os.fspath(destination).endswith("/")
+            raise OutputExistsError(why, hint="remove it, or name a new one" if folder else OVERWRITE_HINT)
+        kept = there.info if there is not None and not replaced else None
+        sink = None
+        if kept is None and not dry_run:
+            volume.prefetch()
+            sink = files.enter_context(create_volume(destination, **target))
+        info = kept or (describe_volume(destination, **target) if sink is None else sink.info)
         plan = make_plan(
             job.params,
             volume.info.shape,
@@ -259,7 +283,9 @@ def apply(
             voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
             chunk_depth=info.access.chunk[2] if info.access.chunk else 1,
         )
-        report = ApplyReport(volume.names, str(destination), volume.info, info, job, plan)
+        report = ApplyReport(
+            volume.names, str(destination), volume.info, info, job, plan, skipped=kept is not None, replaced=replaced
+        )
         if sink is None:
             return report
         outcome = run(plan, volume, sink, job.weight, job.bias, progress)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv import __version__, dtypes
+from volconv import dtypes
 from volconv.epilogue import check_output_dtype
 from volconv.errors import DtypeError, ParameterError, ShapeError
 from volconv.geometry import output_geometry
-from volconv.kernels import expand, load_bias, load_kernel, split_file_spec
+from volconv.kernels import expand, load_bias, load_kernel
 from volconv.params import Conv3dParams
 from volconv.shapes import full_output_shape
 
@@ -127,26 +127,6 @@ def resolve_job(
         output_dtype=output,
         output_scaling=info.scaling if dtype == "same" else None,
         output_geometry=output_geometry(info.geometry, params),
-    )
-
-
-def provenance(job: Job, inputs: tuple[str, ...]) -> str:
-    """One line for the output file: what it is made of, and how."""
-    params = job.params
-    facts = {
-        "kernel_size": params.kernel_size,
-        "stride": params.stride,
-        "padding": (*params.padding_low, *params.padding_high),
-        "dilation": params.dilation,
-    }
-    said = ", ".join(f"{name} {','.join(map(str, values))}" for name, values in facts.items())
-    files = " + ".join(name.rpartition("/")[2] for name in inputs) or "an array"
-    kernel = job.kernel.spec or "weights from an array"
-    if file_and_key := split_file_spec(kernel):  # without its folder: the same file elsewhere gives the same bytes
-        kernel = file_and_key[0].rpartition("/")[2] + (f":{file_and_key[1]}" if file_and_key[1] else "")
-    return (
-        f"volconv {__version__}: conv3d of {files} with {kernel} "
-        f"(sha256 {job.kernel.sha256[:16]}), {said}, padding_mode {params.padding_mode}, groups {params.groups}"
     )
 
 

@@ -90,10 +90,14 @@ class ApplyReport:
         Weights, parameters and dtypes as resolved.
     plan : Plan
     seconds : Seconds or None
-        None after a dry run, like the next two.
+        None after a dry run, and where nothing was done, like the next two.
     counts : Counts or None
     peak_memory : int or None
         Most bytes that the process had resident so far.
+    skipped : bool
+        The output was there already, and would have been made in the same way.
+    replaced : tuple of str
+        In what an output that was there before was another one, where that was asked.
     """
 
     inputs: tuple[str, ...]
@@ -105,11 +109,19 @@ class ApplyReport:
     seconds: Seconds | None = None
     counts: Counts | None = None
     peak_memory: int | None = None
+    skipped: bool = False
+    replaced: tuple[str, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """Whether it was "done", is "planned", or was "skipped"."""
+        return "skipped" if self.skipped else "planned" if self.seconds is None else "done"
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One line each on what was assumed, or left out."""
-        return (*self.source.notes, *self.target.notes)
+        """One line each on what was assumed, left out or replaced."""
+        replaced = (f"replaces what was there: {', '.join(self.replaced)}",) if self.replaced else ()
+        return (*self.source.notes, *self.target.notes, *replaced)
 
     @property
     def shape(self) -> ShapeReport:
@@ -122,7 +134,7 @@ class ApplyReport:
         """For JSON: one of the ``runs`` of :func:`report_document`, by the schema in ``docs/report.schema.json``."""
         params, plan = self.job.params, self.plan
         return {
-            "status": "planned" if self.seconds is None else "done",
+            "status": self.status,
             "inputs": list(self.inputs),
             "output": self.output,
             "source": _volume(self.source),
@@ -130,7 +142,7 @@ class ApplyReport:
             "parameters": {
                 **asdict(params),
                 "effective_kernel": params.effective_kernel,
-                "padding_value": _number(params.padding_value),
+                "padding_value": json_number(params.padding_value),
                 "flip_kernel": self.job.flip_kernel,
             },
             "kernel": asdict(self.job.kernel),
@@ -233,10 +245,10 @@ def _volume(info: VolumeInfo) -> dict[str, Any]:
     }
 
 
-def _number(value: complex) -> Any:
+def json_number(value: complex) -> Any:
     """A number as JSON can hold it: a pair where it is complex, a word where it is not finite."""
     if complex(value).imag:
-        return [_number(complex(value).real), _number(complex(value).imag)]
+        return [json_number(complex(value).real), json_number(complex(value).imag)]
     real = complex(value).real
     return real if math.isfinite(real) else str(real)
 

@@ -75,6 +75,12 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @click.option("--json", "as_json", is_flag=True, help="Print the same JSON.")
 @click.option("-n", "--dry-run", is_flag=True, help="Check all but the voxels, print the plan, and touch nothing.")
 @overwrite_option
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Leave outputs alone that were made of the same input in the same way; with -f, replace the others.",
+)
+@click.option("--mkdir", is_flag=True, help="Make missing folders of outputs.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print more: algorithms, times, counts.")
 @debug_option
@@ -179,7 +185,7 @@ def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any)
         # Open before the bar is drawn: an input that is missing needs no bar.
         volume = open_volume(inputs[0], **reading) if len(inputs) == 1 else open_stack(inputs, **reading)
         files.enter_context(volume)
-        if not options["dry_run"]:
+        if not (options["dry_run"] or options["skip_existing"]):
             volume.prefetch()
         from volconv.functional import apply  # it is loaded, as is what compiles, while a gzipped file is unpacked
 
@@ -224,6 +230,9 @@ def _show(report: ApplyReport, *, verbose: bool) -> None:
     """A line on stderr for what was done, and the plan on stdout for what was not."""
     from volconv_cli.text import counted, numbers, size, spacing
 
+    if report.skipped:
+        click.echo(f"{' + '.join(report.inputs)} -> {report.output}: skipped, was made in the same way", err=True)
+        return
     planned = report.seconds is None
     shape, plan, counts = report.shape, report.plan, report.counts
     sizes = numbers(shape.input_shape)

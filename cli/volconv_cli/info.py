@@ -59,6 +59,7 @@ def command(file: str | None, table: bool, as_json: bool, field: str | None, **r
       compression        by the format's own name
       file_bytes         on disk
       data_bytes         of what would be read, uncompressed
+      provenance         of what volconv made it, and how
       notes              what was assumed
       contents           name, shape, dtype, axes of each dataset or series
 
@@ -132,6 +133,8 @@ def _show(found: Description) -> None:
     if found.data_bytes is not None:
         sizes += f", {size(found.data_bytes)} uncompressed"
     pairs.append(("size", sizes))
+    if found.provenance is not None:
+        pairs.append(("made by", found.provenance))
     pairs += [("note", note) for note in found.notes]
     if found.shape is None or len(found.contents) > 1:
         pairs.append(("datasets" if found.format == "hdf5" else "series", _contents(found)))

@@ -16,6 +16,7 @@ from volconv.io.array import ArraySink, ArraySource
 from volconv.io.combine import Selected, Stacked
 from volconv.io.formats import FORMATS, SLICES, Format, format_of, known_suffixes, split_path, stem_and_ext, widened
 from volconv.io.request import make_request, output_format
+from volconv.io.target import make_folder
 from volconv.io.volume import (
     Access,
     Entry,
@@ -124,6 +125,8 @@ def open_volume(
             volume = Selected(volume, time, channel, str(path))
         undo.pop_all()
     volume.names = (str(path),)
+    asked = {"axes": axes, "spacing": spacing, "rgb": rgb or None, "time": time, "channel": channel}
+    volume.reading = {name: value for name, value in asked.items() if value is not None}
     return volume
 
 
@@ -150,6 +153,7 @@ def open_stack(paths: Sequence[str | os.PathLike[str]], **options: Any) -> OpenV
         stacked = Stacked(volumes, [str(path) for path in paths])
         undo.pop_all()
     stacked.names = tuple(str(path) for path in paths)
+    stacked.reading = volumes[0].reading
     return stacked
 
 
@@ -196,6 +200,7 @@ def create_volume(
     options: Mapping[str, str] | None = None,
     copied: bool = False,
     overwrite: bool = False,
+    mkdir: bool = False,
     note: str = "",
 ) -> NewVolume:
     """Create a volume that is written by region and appears when it is complete.
@@ -221,6 +226,8 @@ def create_volume(
         Whether voxels will be those of ``like``: what its header says of them (display range, slice timing) then stays.
     overwrite : bool
         Whether an existing file may be replaced.
+    mkdir : bool
+        Whether missing folders are made.
     note : str
         One line on where the volume comes from, kept in the file, with what the format cannot hold.
 
@@ -253,8 +260,11 @@ def create_volume(
         options=options,
         copied=copied,
         overwrite=overwrite,
+        mkdir=mkdir,
         note=note,
     )
+    if mkdir:
+        make_folder(request.path)
     sink = cast("NewVolume", _module(form).create_file(request))
     sink.info = replace(sink.info, notes=(*lost, *sink.info.notes))
     return sink

@@ -58,6 +58,7 @@ def make_request(
     options: Mapping[str, str] | None = None,
     copied: bool = False,
     overwrite: bool = False,
+    mkdir: bool = False,
     note: str = "",
 ) -> tuple[Format, Request, tuple[str, ...]]:
     """Check what :func:`volconv.io.create_volume` was told; also a line on each thing that the format cannot hold."""
@@ -106,6 +107,7 @@ def make_request(
             options=dict(options or {}),
             copied=copied,
             overwrite=overwrite,
+            mkdir=mkdir,
             note="; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part),
         ),
         lost,

@@ -139,15 +139,27 @@ class FolderTarget:
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 
-def check_target(path: Path, *, overwrite: bool) -> None:
-    """Refuse a name that no output can be put under.
+def make_folder(path: Path) -> None:
+    """Make the folders that a target is to lie in, where they are missing.
+
+    Raises
+    ------
+    WriteError
+        They cannot be made.
+    """
+    with translated(path):
+        Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
+
+
+def check_target(path: Path, *, overwrite: bool, mkdir: bool = False) -> None:
+    """Refuse a name that no output can be put under; with ``mkdir`` its folders may be missing.
 
     Raises
     ------
     OutputExistsError, WriteError
         As :class:`Target`.
     """
-    mode = _mode_there(path, str(path))
+    mode = _mode_there(path, str(path), mkdir=mkdir)
     if mode is None:
         return
     if stat.S_ISDIR(mode):
@@ -158,15 +170,15 @@ def check_target(path: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{path}: the output already exists", hint=OVERWRITE_HINT)
 
 
-def check_folder_target(path: Path) -> None:
-    """Refuse a name that no new folder can be put under.
+def check_folder_target(path: Path, *, mkdir: bool = False) -> None:
+    """Refuse a name that no new folder can be put under; with ``mkdir`` those around it may be missing.
 
     Raises
     ------
     OutputExistsError, WriteError
         As :class:`FolderTarget`.
     """
-    mode = _mode_there(path, f"{path}/")
+    mode = _mode_there(path, f"{path}/", mkdir=mkdir)
     if mode is None:
         return
     if not stat.S_ISDIR(mode):
@@ -179,16 +191,21 @@ def check_folder_target(path: Path) -> None:
         )
 
 
-def _mode_there(path: Path, shown: str) -> int | None:
+def _mode_there(path: Path, shown: str, *, mkdir: bool = False) -> int | None:
     """Mode of what is there already; a folder in which nothing can be made is refused."""
     final = Path(os.path.realpath(path))
     with translated(path):
-        if not final.parent.is_dir():
+        folder = final.parent
+        while mkdir and not os.path.lexists(folder):
+            folder = folder.parent
+        if not os.path.lexists(folder):
             raise WriteError(
-                f"{shown}: the output's folder does not exist (got {final.parent})", hint="create the folder first"
+                f"{shown}: the output's folder does not exist (got {folder})", hint="create the folder first"
             )
-        if not os.access(final.parent, os.W_OK | os.X_OK):
-            raise WriteError(f"{shown}: cannot be written: its folder takes no new files (got {final.parent})")
+        if not folder.is_dir():
+            raise WriteError(f"{shown}: the output's folder is a file (got {folder})", hint="name another folder")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise WriteError(f"{shown}: cannot be written: its folder takes no new files (got {folder})")
         try:
             return final.stat().st_mode
         except FileNotFoundError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -85,6 +86,8 @@ class VolumeInfo:
         Those of them that mean nothing any more once somebody states the spacing.
     skipped_time : float
         Seconds from the first volume that the header describes to the first of these, where the others are left out.
+    provenance : str, optional
+        What volconv noted in the file when it made it; the last note, where one output was made of another.
     """
 
     shape: Index5
@@ -100,6 +103,7 @@ class VolumeInfo:
     notes: tuple[str, ...] = ()
     spacing_notes: tuple[str, ...] = ()
     skipped_time: float = 0.0
+    provenance: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +127,8 @@ class Request:
     copied : bool
         Voxels will be those of ``like``, so that what its header says of them stays true.
     overwrite : bool
+    mkdir : bool
+        Missing folders will be made, so that they may be missing.
     note : str
         Where the volume comes from, and what of it the format cannot hold; one line.
     """
@@ -138,6 +144,7 @@ class Request:
     options: Mapping[str, str]
     copied: bool
     overwrite: bool
+    mkdir: bool
     note: str
 
     def carried(self, name: str) -> Any:
@@ -208,6 +215,8 @@ class OpenVolume:
     info : VolumeInfo
     names : tuple of str
         Paths that it was opened by: several for channels from several files, none for an array.
+    reading : dict
+        What was asked for on opening, beside the name: axes, spacing, rgb, time and channel, where they were.
 
     Examples
     --------
@@ -218,6 +227,7 @@ class OpenVolume:
 
     info: VolumeInfo
     names: tuple[str, ...] = ()
+    reading: Mapping[str, Any] = MappingProxyType({})
 
     def read(self, region: Region) -> NDArray[Any]:
         """See :meth:`Source.read`."""

@@ -46,7 +46,7 @@ class _Layout(NamedTuple):
 
 def describe_new(request: Request) -> VolumeInfo:
     """Check a new file, and tell what it will be."""
-    check_target(request.path, overwrite=request.overwrite)
+    check_target(request.path, overwrite=request.overwrite, mkdir=request.mkdir)
     layout = _laid_out(request)
     if request.path.exists():
         _keep_others(request.path, request.key or "/data")

@@ -119,6 +119,7 @@ class Hdf5Source(OpenVolume):
         self._held = self._order[5 - data.ndim :]
         chunk = arrange(axes.letters, data.chunks).shape if data.chunks else None
         packing = packing_of(data)
+        header = _header(data, axes, chunk, name)
         self.info = VolumeInfo(
             shape,
             dtype,
@@ -128,8 +129,9 @@ class Hdf5Source(OpenVolume):
             axes=axes.letters,
             compression=packing.name if packing else None,
             access=Access(chunk=chunk),
-            header=_header(data, axes, chunk, name),
+            header=header,
             notes=axes.notes + notes,
+            provenance=header.provenance.rpartition("\n")[2] or None,
         )
 
 

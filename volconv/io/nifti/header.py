@@ -6,6 +6,7 @@ import io
 import logging
 import math
 import struct
+import threading
 import warnings
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -44,6 +45,12 @@ _QUIET = logging.getLogger("volconv.io.nifti.voxels.voxels")
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
 
+# What catches warnings is the process's, and volumes may be opened by several threads.
+_HEARING = threading.Lock()
+
+#: Of extensions: text.
+_COMMENT = 6
+
 
 class Layout(NamedTuple):
     """Where and how a file's voxels lie, as :class:`volconv.io.raw.RawFile` asks for it."""
@@ -74,7 +81,7 @@ def read_header(stream: BinaryIO, name: str, *, pair: bool) -> tuple[Any, tuple[
     start = stream.read(544)
     kind, order = _kind(start, name, pair=pair)
     try:
-        with warnings.catch_warnings(record=True) as heard, np.errstate(all="ignore"):
+        with _HEARING, warnings.catch_warnings(record=True) as heard, np.errstate(all="ignore"):
             warnings.simplefilter("always")
             header = kind.from_fileobj(_with_extensions(kind, order, start, stream, name), order, check=False)
             _check_datatype(header, name)
@@ -145,6 +152,7 @@ def describe(
         header=header,
         notes=notes + unstated,
         spacing_notes=unstated,
+        provenance=_provenance(header),
     )
     return info, Layout(int(header["vox_offset"]), dtype, *arrangement)
 
@@ -252,6 +260,17 @@ def _time_step(header: Any, letters: str) -> float | None:
     unit = stated_units(header)[1]
     factor = 1.0 if unit == "unknown" else TIME_UNITS.get(unit, 0.0)
     return step * factor if 0 < step * factor < math.inf else None
+
+
+def _provenance(header: Any) -> str | None:
+    """The last comment that volconv made: inputs that it made itself brought theirs along."""
+    for extension in reversed(header.extensions):
+        if extension.get_code() == _COMMENT:
+            content = extension.get_content()
+            text = content.decode(errors="replace") if isinstance(content, bytes) else str(content)
+            if text.startswith("volconv "):
+                return text.rstrip("\0")
+    return None
 
 
 def _one_line(error: BaseException) -> str:

@@ -83,8 +83,8 @@ def new_header(request: Request) -> Any:
     header.set_slope_inter(*((scaling.slope, scaling.intercept) if scaling else (1.0, 0.0)))
     if request.note:
         header.extensions.append(Nifti1Extension("comment", request.note.encode()))
-        if not header["descrip"].item().strip():  # it holds 79 bytes
-            header["descrip"] = request.note.encode()[:79].decode(errors="ignore").encode()
+        if not header["descrip"].item().strip():  # it holds 79 bytes: the note's first sentence
+            header["descrip"] = request.note.partition("; ")[0].encode()[:79].decode(errors="ignore").encode()
     return header
 
 

@@ -115,7 +115,7 @@ class NiftiSource(OpenVolume):
 
 def describe_new(request: Request) -> VolumeInfo:
     """Check a new file, and tell what it will be."""
-    check_target(request.path, overwrite=request.overwrite)
+    check_target(request.path, overwrite=request.overwrite, mkdir=request.mkdir)
     header = new_header(request)
     scaling = request.scaling
     if scaling is not None:  # as exact as the header keeps it

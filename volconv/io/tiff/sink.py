@@ -35,7 +35,7 @@ def describe_new(request: Request) -> VolumeInfo:
         raise ParameterError(
             f"output must be a whole file: a series inside one is only read (got {request.path}:{request.key})"
         )
-    check_target(request.path, overwrite=request.overwrite)
+    check_target(request.path, overwrite=request.overwrite, mkdir=request.mkdir)
     packing = parse_packing(request)
     layout = layout_of(request, packing)
     return described(request, packing, "ome" if layout.words == "ome" else "tiff", layout.axes(request.shape))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import glob
 import math
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import AXIS, arrange, parse_axes
+from volconv.io.files import slices_of
 from volconv.io.tiff.layout import SeriesLayout, layout_of
 from volconv.io.tiff.opening import (
     check_chain,
@@ -25,11 +23,14 @@ from volconv.io.tiff.opening import (
     understood,
 )
 from volconv.io.tiff.pages import PageReader
+from volconv.io.tiff.provenance import noted
 from volconv.io.tiff.slicesink import create_file, describe_new
 from volconv.io.tiff.spacing import Stated, what_is_stated
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -46,7 +47,7 @@ def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> Sl
     if key is not None:
         raise ReadError(f"{path}: slices are whole files, not series of them (got :{key})", hint="leave the number out")
     channels_stated = "C" in (axes or "")[1:].upper()  # of each file, so its colours are they
-    return SlicesSource(path, _files(path), axes=axes, rgb=rgb or channels_stated)
+    return SlicesSource(path, slices_of(path), axes=axes, rgb=rgb or channels_stated)
 
 
 def list_contents(path: Path) -> list[Entry]:
@@ -113,6 +114,7 @@ class SlicesSource(OpenVolume):
             access=Access(self._reader.chunk),
             notes=notes,
             spacing_notes=first.stated.notes,
+            provenance=first.provenance,
         )
 
     def read(self, region: Region) -> NDArray[Any]:
@@ -146,6 +148,7 @@ class _Header:
     compression: str | None
     white_zero: bool
     stated: Stated
+    provenance: str | None
 
     @property
     def letters(self) -> str:
@@ -174,10 +177,11 @@ def _header(file: Path, *, rgb: bool) -> _Header:
                     f"{file}: a slice must be one 2-D page (got axes {series.axes}, shape {tuple(series.shape)}, "
                     f"{len(tiff.series)} series)"
                 )
-            stated = what_is_stated(tiff, 0, file.name)
+            stated, provenance = what_is_stated(tiff, 0, file.name), noted(tiff, 0)
             page = tuple((letter, layout.shape[AXIS[letter]]) for letter in layout.letters if letter in "YXS")
             dtype = read_dtype(series.dtype, str(file))
-            return _Header(page, dtype, compression_name(series.keyframe), is_white_zero(series.keyframe), stated)
+            packing, white_zero = compression_name(series.keyframe), is_white_zero(series.keyframe)
+            return _Header(page, dtype, packing, white_zero, stated, provenance)
 
 
 def _is_page(layout: SeriesLayout) -> bool:
@@ -194,26 +198,3 @@ def _letters(axes: str | None, first: _Header, count: int, name: str) -> str:
         known = ", ".join(f"{letter}{first.letters}" for letter in "ZTC")
         raise ParameterError(f"axes of a folder of slices must be one of {known} (got {axes!r})")
     return letters
-
-
-def _files(path: Path) -> list[Path]:
-    """TIFF files of a folder or pattern, in natural order."""
-    if path.is_dir():
-        try:
-            found = [file for file in path.iterdir() if not file.name.startswith(".")]
-        except OSError as error:
-            raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
-    else:
-        found = [Path(name) for name in glob.glob(str(path), recursive=True)]  # noqa: PTH207  # Path.glob takes no absolute pattern
-    files = sorted((file for file in found if file.suffix.lower() in (".tif", ".tiff")), key=_natural)
-    if not files and path.is_dir():
-        raise ReadError(f"{path}: is a folder, and holds no .tif or .tiff files")
-    if not files:
-        raise ReadError(f"{path}: {'the pattern names no .tif or .tiff files' if found else 'no such files'}")
-    return files
-
-
-def _natural(file: Path) -> list[tuple[int, str]]:
-    """Sort key that counts runs of digits as numbers."""
-    parts = re.split(r"(\d+)", str(file))
-    return [(int(part), part) if part.isdecimal() and part.isascii() else (-1, part) for part in parts]

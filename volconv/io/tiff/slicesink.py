@@ -38,7 +38,7 @@ def describe_new(request: Request) -> VolumeInfo:
             f"{request.path}/: a folder of slices holds one channel of one volume (got {n} volumes of {c} channels)",
             hint="choose one with --time and --channel (time=, channel=), or write .ome.tif",
         )
-    check_folder_target(request.path)
+    check_folder_target(request.path, mkdir=request.mkdir)
     return described(request, parse_packing(request), "slices", "ZYX")
 
 

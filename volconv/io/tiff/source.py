@@ -21,6 +21,7 @@ from volconv.io.tiff.opening import (
     understood,
 )
 from volconv.io.tiff.pages import PageReader
+from volconv.io.tiff.provenance import noted
 from volconv.io.tiff.spacing import moved, what_is_stated
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 from volconv.region import Region
@@ -95,6 +96,7 @@ class TiffSource(OpenVolume):
                 stated = what_is_stated(self._tiff, number, path.name)
                 if layout.shape[2] == 1:
                     stated = stated.of_one_slice(path.name)
+                provenance = noted(self._tiff, number)
                 notes = _notes(self._tiff, key, path, None if axes is not None else layout.shape)
                 if is_white_zero(frame):
                     notes = (*notes, f"{path.name} counts from white to black (MINISWHITE); values are as stored")
@@ -120,6 +122,7 @@ class TiffSource(OpenVolume):
                 access=Access(None if isinstance(self._reader, RawFile) else self._reader.chunk),
                 notes=(*layout.notes, *stated.notes, *notes),
                 spacing_notes=stated.notes,
+                provenance=provenance,
             )
             if isinstance(self._reader, PageReader):  # a codec that is missing is told now, not after half a run
                 self._reader.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))

@@ -1,0 +1,208 @@
+"""The note that an output keeps of how it was made, and whether it would be made in the same way again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from volconv import __version__
+from volconv.errors import ReadError, VolconvError
+from volconv.io import open_volume, split_path
+from volconv.io.files import files_of
+from volconv.kernels import split_file_spec
+from volconv.report import json_number
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from volconv.io import OpenVolume, VolumeInfo
+    from volconv.job import Job, Loaded
+
+#: Bytes of an input that its digest is made of at most: more would cost large volumes a second reading.
+DIGEST_BYTES = 64 << 20
+
+#: Of which so many are read at a time.
+_PIECE = 1 << 20
+
+#: What begins the facts, behind the sentence for people.
+_FACTS = '; {"volconv": '
+
+
+def note(job: Job, volume: OpenVolume, *, algorithm: str, options: Mapping[str, str] | None) -> str:
+    """One line for the output file: what it is made of, in a sentence, and how, as JSON.
+
+    It is the same wherever the input lies and whenever it is read: no folder, and no time.
+
+    Parameters
+    ----------
+    job : Job
+    volume : OpenVolume
+    algorithm : str
+        As it was asked for; what "auto" picks follows from the rest.
+    options : dict or None
+        Creation options.
+
+    Raises
+    ------
+    ReadError
+        The input can no longer be read.
+    """
+    files = " + ".join(name.rpartition("/")[2] for name in volume.names) or "an array"
+    kernel = job.kernel.spec or "weights from an array"
+    if file_and_key := split_file_spec(kernel):
+        kernel = file_and_key[0].rpartition("/")[2] + (f":{file_and_key[1]}" if file_and_key[1] else "")
+    params = asdict(job.params)
+    facts = {
+        "volconv": __version__,
+        "input": [_identity(name) for name in volume.names],
+        "reading": {name: _plain(value) for name, value in volume.reading.items()},
+        "kernel": _weights(job.kernel),
+        "flip_kernel": job.flip_kernel,
+        "bias": None if job.loaded_bias is None else _weights(job.loaded_bias),
+        **{key: params[key] for key in ("stride", "padding_low", "padding_high", "dilation", "groups", "padding_mode")},
+        "padding_value": json_number(job.params.padding_value),
+        "compute_dtype": job.compute_dtype.name,
+        "dtype": job.output_dtype.name,
+        "scaling": None if job.output_scaling is None else asdict(job.output_scaling),
+        "algorithm": algorithm,
+        "co": dict(options or {}),
+    }
+    return f"volconv {__version__}: conv3d of {files} with {kernel}; {json.dumps(facts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """An output that is there already.
+
+    Parameters
+    ----------
+    info : VolumeInfo or None
+        None where it cannot be read.
+    differences : tuple of str
+        In what it is not what would be made now, a few words each; empty where it is.
+    """
+
+    info: VolumeInfo | None
+    differences: tuple[str, ...]
+
+
+def existing(destination: str | os.PathLike[str], wanted: str, names: tuple[str, ...]) -> Existing | None:
+    """Compare the note in an output, if it is there, with the one that it would get.
+
+    Parameters
+    ----------
+    destination : path
+    wanted : str
+        The :func:`note` that it would get.
+    names : tuple of str
+        Of the inputs: where their digests are of samples, they must not have changed since the output was made.
+    """
+    file, _ = split_path(destination)
+    try:
+        made = file.stat().st_mtime_ns
+        if file.is_dir() and not any(file.iterdir()):
+            return None
+    except OSError:
+        return None
+    try:
+        with open_volume(destination) as volume:
+            info = volume.info
+    except VolconvError as error:
+        return Existing(None, (f"it cannot be read ({error.message})",))
+    found = _facts(info.provenance)
+    if found is None:
+        return Existing(info, ("it has no note of how it was made",))
+    now = _facts(wanted) or {}
+    differences = [
+        f"{key.replace('_', ' ')} {_words(found.get(key))} (now {_words(value)})"
+        for key, value in now.items()
+        if found.get(key) != value
+    ]
+    if not differences and any("sha256_of_samples" in one for one in now["input"]):
+        changed = (file for name in names for file in files_of(name) if _changed(file) > made)
+        differences += [f"{file} changed after it was made" for file in changed][:1]
+    return Existing(info, tuple(differences))
+
+
+def _identity(name: str) -> dict[str, Any]:
+    """What tells an input from others, whatever it is called: size, digest, and which part of the file."""
+    files = files_of(name)
+    digest = hashlib.sha256()
+    try:
+        sizes = [file.stat().st_size for file in files]
+        for piece in _pieces(files, sizes):
+            digest.update(piece)
+    except OSError as error:
+        raise ReadError(f"{name}: cannot be read: {error.strerror or error}") from error
+    kind = "sha256" if sum(sizes) <= DIGEST_BYTES else "sha256_of_samples"
+    part = split_path(name)[1]
+    return {"bytes": sum(sizes), kind: digest.hexdigest(), **({} if part is None else {"part": part})}
+
+
+def _pieces(files: list[Path], sizes: list[int]) -> Iterator[bytes]:
+    """All bytes of files that follow each other or, of many, pieces that lie evenly from the first byte to the last."""
+    total, count = sum(sizes), DIGEST_BYTES // _PIECE
+    if total <= DIGEST_BYTES:
+        starts = range(0, total, _PIECE)
+    else:
+        starts = [(total - _PIECE) * k // (count - 1) for k in range(count)]  # type: ignore[assignment]
+    begin = 0
+    for file, size in zip(files, sizes, strict=True):
+        with file.open("rb", buffering=0) as opened:
+            for start in starts:
+                low, high = max(start, begin), min(start + _PIECE, begin + size)
+                if low < high:
+                    opened.seek(low - begin)
+                    yield opened.read(high - low)
+        begin += size
+
+
+def _changed(file: Path) -> int:
+    """When a file was changed, or moved here, last: a copy that keeps its time has a new inode."""
+    stat = file.stat()
+    return max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def _weights(loaded: Loaded) -> dict[str, Any]:
+    return {"shape": loaded.shape, "dtype": loaded.dtype, "sha256": loaded.sha256}
+
+
+def _plain(value: Any) -> Any:
+    """What was asked of an input, as JSON can hold it."""
+    return f"{value.start or 0}:{'' if value.stop is None else value.stop}" if isinstance(value, slice) else value
+
+
+def _facts(text: str | None) -> dict[str, Any] | None:
+    """The facts in a note; None where it has none."""
+    at = (text or "").find(_FACTS)
+    if text is None or at < 0:
+        return None
+    try:
+        facts, _ = json.JSONDecoder().raw_decode(text, at + 2)
+    except (ValueError, RecursionError):
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def _words(value: Any) -> str:
+    """A fact in few words: of a digest its first digits."""
+    if value in (None, [], {}):
+        return "none"
+    match value:
+        case bool():
+            return "yes" if value else "no"
+        case {"shape": shape, "sha256": digest}:
+            return f"{_words(shape)} sha256 {str(digest)[:8]}"
+        case {"bytes": size}:
+            digest = value.get("sha256", value.get("sha256_of_samples", ""))
+            return f"{size} bytes{value.get('part', '')} sha256 {str(digest)[:8]}"
+        case dict():
+            return " ".join(f"{key}={_words(item)}" for key, item in value.items())
+        case list():
+            return (" + " if isinstance(value[0], dict) else ",").join(map(_words, value))
+        case _:
+            return str(value)
