@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
+
+from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,10 +59,13 @@ class Needs:
         Output blocks start at multiples of this (D, H, W), counted from output 0: the grid its bits depend on.
     block_bytes : int
         Size of a padded block that it works best on.
+    prepared_bytes : int
+        Most memory that it takes to prepare the weights, and what it keeps of them.
     """
 
     grid: Triple
     block_bytes: int
+    prepared_bytes: int
 
 
 class Prepared(Protocol):
@@ -100,6 +106,10 @@ class Engine(Protocol):
         """See :class:`Needs`."""
         ...
 
+    def workspace(self, problem: Problem, groups: int, box: Triple) -> int:
+        """Bytes that a thread holds, beside a padded block and its outputs, for so many groups and a box of outputs."""
+        ...
+
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> Prepared:
         """Do once all that depends on the weights alone (compilation too).
 
@@ -127,6 +137,36 @@ def prepare(name: str, problem: Problem, weight: NDArray[Any], bias: NDArray[Any
     from volconv.engines.cpu.nonfinite import Guarded
 
     return Guarded(prepared, problem, weight, bias)
+
+
+def weight_bytes(problem: Problem) -> int:
+    """Bytes of the weights."""
+    return math.prod(problem.params.weight_shape) * problem.dtype.itemsize
+
+
+def item_voxels(problem: Problem, groups: int, box: Triple) -> tuple[int, int]:
+    """Voxels of the padded block, and of the outputs, of so many groups and a box of outputs."""
+    params = problem.params
+    per_in, per_out = params.in_channels // params.groups, params.out_channels // params.groups
+    return groups * per_in * math.prod(block_shape(box, params)), groups * per_out * math.prod(box)
+
+
+def workspace(name: str, problem: Problem, groups: int, box: Triple) -> int:
+    """Bytes that a thread holds for a work item whatever values it has: see :meth:`Engine.workspace`."""
+    engine = get_engine(name)
+    held = engine.workspace(problem, groups, box)
+    if engine.exact_spread:
+        return held
+    from volconv.engines.cpu.nonfinite import guard_bytes
+
+    return held + guard_bytes(problem, groups, box)
+
+
+def prepared_bytes(name: str, problem: Problem) -> int:
+    """Most bytes that weights take whatever values they meet: see :class:`Needs`."""
+    engine = get_engine(name)
+    held = engine.needs(problem).prepared_bytes
+    return held if engine.exact_spread else held + get_engine("direct").needs(problem).prepared_bytes
 
 
 def get_engine(name: str) -> Engine:

@@ -6,8 +6,8 @@ import math
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from volconv.engines import Needs
-from volconv.engines.cpu.flat import Phases, TapPlaces, groups_of
+from volconv.engines import Needs, weight_bytes
+from volconv.engines.cpu.flat import Phases, TapPlaces, groups_of, phase_bytes
 from volconv.engines.cpu.nonfinite import all_finite
 from volconv.shapes import taps
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.engines import Problem
-    from volconv.params import Conv3dParams
+    from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
 #: Seconds for one multiply-add in float32, of channels that share a tile and of neighbours that do; the steps that
@@ -32,6 +32,9 @@ SECONDS_PER_VOXEL = 0.45e-9
 #: A core's share of a common L3 cache: the loops stream through a block plane by plane, and fewer, larger items cost
 #: less Python and less halo (set by tests/benchmarks/algorithms.py).
 BLOCK_BYTES = 1 << 22
+
+#: What programs hold for each tap of an output channel.
+BYTES_PER_TAP = 320
 
 
 class Direct:
@@ -62,7 +65,13 @@ class Direct:
         """No grid: a sum's order is that of its taps, wherever the block lies."""
         # A strided block is held twice, as it is and split into phases.
         strided = problem.params.stride[2] > 1
-        return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES // 2 if strided else BLOCK_BYTES)
+        # Weights as they came, in the order of a tile, and while they are put in it; places of the taps.
+        prepared = 3 * weight_bytes(problem) + BYTES_PER_TAP * taps(problem.params)
+        return Needs((1, 1, 1), BLOCK_BYTES // 2 if strided else BLOCK_BYTES, prepared)
+
+    def workspace(self, problem: Problem, groups: int, box: Triple) -> int:
+        """A strided block once more, split into phases."""
+        return phase_bytes(problem, groups, box)
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedDirect:
         """See :meth:`volconv.engines.Engine.prepare`."""

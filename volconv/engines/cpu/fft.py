@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines import Needs
+from volconv.engines import Needs, weight_bytes
+from volconv.engines.cpu.fft_loops import kernels_together, work_elements
 from volconv.engines.cpu.fft_tiles import ELEMENT, RADICES, choose_tiles
 from volconv.engines.cpu.memory import LINE, Buffers, with_slack
 from volconv.shapes import block_shape
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from volconv.engines import Problem
     from volconv.engines.cpu.fft_tiles import Tiles
-    from volconv.params import Conv3dParams
+    from volconv.params import Conv3dParams, Triple
 
 
 class Fft:
@@ -46,7 +47,19 @@ class Fft:
         """Blocks of whole tiles."""
         params, box = problem.params, choose_tiles(problem).box
         voxels = params.in_channels // params.groups * math.prod(block_shape(box, params))
-        return Needs(grid=box, block_bytes=voxels * problem.dtype.itemsize)
+        return Needs(box, voxels * problem.dtype.itemsize, 2 * weight_bytes(problem) + spectra_bytes(problem))
+
+    def workspace(self, problem: Problem, groups: int, box: Triple) -> int:  # noqa: ARG002  # a group at a time
+        """A tile between its transforms and what those across it take; a strided tile also as it is not."""
+        params, tiles, item = problem.params, choose_tiles(problem), problem.dtype.itemsize
+        channels, rows = params.in_channels // params.groups, params.out_channels // params.groups
+        half, plane = tiles.size[0] // 2, tiles.size[1:]
+        seen = [min(n, size) for n, size in zip(block_shape(tiles.box, params), tiles.size, strict=True)]
+        values = half * (seen[1] * -(-seen[2] * item // LINE) + 1) * max(channels, rows)
+        work = work_elements(channels, kernels_together(channels, plane, item), plane, item)
+        dense = tiles.box[0] * tiles.box[1] * ((tiles.box[2] - 1) * params.stride[2] + 1)
+        unseen = 0 if params.stride == params.dilation == (1, 1, 1) else channels * math.prod(seen)
+        return (values + work + half) * ELEMENT + (dense + unseen) * item
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedFft:
         """See :meth:`volconv.engines.Engine.prepare`."""
@@ -55,6 +68,16 @@ class Fft:
     def session(self) -> AbstractContextManager[None]:
         """Nothing to hold."""
         return nullcontext()
+
+
+def spectra_bytes(problem: Problem) -> int:
+    """Bytes of the kernels' spectra, which are known along D only: about twice what their weights take."""
+    params, (depth, *plane) = problem.params, choose_tiles(problem).size
+    height, width = (
+        n if k == 1 else e for n, k, e in zip(plane, params.kernel_size[1:], params.effective_kernel[1:], strict=True)
+    )
+    elements = depth // 2 * height * -(-width * problem.dtype.itemsize // LINE)
+    return math.prod(params.weight_shape[:2]) * elements * ELEMENT
 
 
 class Axis:
@@ -127,11 +150,6 @@ class PreparedFft:
         self._buffers = Buffers()
 
         self._kernels, self._kernel_shape = self._enter_kernels(weight)
-
-    @property
-    def prepared_bytes(self) -> int:
-        """Memory of the kernels' spectra, which are known along D only: about twice what their weights take."""
-        return self._kernels.nbytes
 
     def _whole(self, width: int) -> int:
         return -(-width // self._lanes) * self._lanes

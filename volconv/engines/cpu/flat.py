@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from volconv.engines import item_voxels
 from volconv.engines.cpu.memory import with_slack
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.engines import Problem
     from volconv.params import Conv3dParams, Triple
 
 
@@ -116,6 +118,15 @@ class Phases:
         phases = with_slack((channels, len(self._phases), depth, height, -(-width // self._stride)), block.dtype)
         self._split(block, self._stride, self._phases, phases)
         return phases.reshape(-1, *phases.shape[2:])
+
+
+def phase_bytes(problem: Problem, groups: int, box: Triple) -> int:
+    """Bytes of a padded block split into :class:`Phases`; none where the stride is 1."""
+    stride, kernel = problem.params.stride[2], problem.params.kernel_size[2]
+    if stride == 1:
+        return 0
+    voxels, _ = item_voxels(problem, groups, box)
+    return math.ceil(voxels * min(stride, kernel) / stride * 1.1) * problem.dtype.itemsize  # lines are filled up
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from volconv.engines import Needs
+from volconv.engines import Needs, weight_bytes
 from volconv.engines.cpu.workers import single_threaded_blas
 from volconv.shapes import taps
 
@@ -40,6 +40,8 @@ CHAIN = 30
 #: Size of the panels of several products that are formed at a time: a share of L2.
 PANEL_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 19
+#: What BLAS takes for itself.
+BLAS_BYTES = 32 << 20
 
 
 class Gemm:
@@ -69,7 +71,15 @@ class Gemm:
 
     def needs(self, problem: Problem) -> Needs:
         """Blocks aligned to panels: a product's bits depend on where in a panel an output lies."""
-        return Needs(grid=panel_box(problem.output_shape, problem.params), block_bytes=BLOCK_BYTES)
+        grid = panel_box(problem.output_shape, problem.params)
+        return Needs(grid, BLOCK_BYTES, 3 * weight_bytes(problem) + BLAS_BYTES)
+
+    def workspace(self, problem: Problem, groups: int, box: Triple) -> int:  # noqa: ARG002  # a panel at a time
+        """A panel, and sums of its products."""
+        params = problem.params
+        columns = math.prod(panel_box(problem.output_shape, params))
+        rows = taps(params) + CHAIN + 4 * (params.out_channels // params.groups)
+        return rows * columns * problem.dtype.itemsize
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedGemm:
         """See :meth:`volconv.engines.Engine.prepare`."""

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from volconv.engines import item_voxels
 from volconv.engines.cpu.memory import with_slack
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.engines import Prepared, Problem
-    from volconv.params import Conv3dParams
+    from volconv.params import Conv3dParams, Triple
 
 
 class Guarded:
@@ -64,6 +65,16 @@ class Guarded:
         of_groups = np.logical_or.reduce(marked.reshape(groups, channels, *marked.shape[1:]), axis=1)
         seen = windows_with_any(of_groups, params)
         return np.repeat(seen, out_channels // groups, axis=0)
+
+
+def guard_bytes(problem: Problem, groups: int, box: Triple) -> int:
+    """Most bytes that :class:`Guarded` holds for a block with values that are not finite."""
+    from volconv.engines.cpu.direct import Direct
+
+    voxels, outputs = item_voxels(problem, groups, box)
+    size = problem.dtype.itemsize
+    # The clean copy and two masks of the block; exact results and masks of the outputs.
+    return voxels * (size + 2) + outputs * (size + 4) + Direct().workspace(problem, groups, box)
 
 
 def windows_with_any(marked: NDArray[np.bool_], params: Conv3dParams) -> NDArray[np.bool_]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines import Needs
+from volconv.engines import Needs, weight_bytes
 from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of
 from volconv.engines.cpu.memory import Buffers
+from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -66,9 +67,17 @@ class Separable:
         read = voxels * params.in_channels / params.out_channels * params.stride[0] * spread[0]
         return (seconds + (voxels + read) * SECONDS_PER_VOXEL) * problem.dtype.itemsize / 4
 
-    def needs(self, problem: Problem) -> Needs:  # noqa: ARG002  # the protocol's signature
+    def needs(self, problem: Problem) -> Needs:
         """No grid: sums come in the order of their taps, wherever the block lies."""
-        return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES)
+        return Needs((1, 1, 1), BLOCK_BYTES, 3 * weight_bytes(problem))
+
+    def workspace(self, problem: Problem, groups: int, box: Triple) -> int:  # noqa: ARG002  # a group at a time
+        """What was passed along D, and along H."""
+        params, terms = problem.params, 1 if problem.factors is None else problem.factors.terms
+        _, height, width = block_shape(box, params)
+        rows, stride = terms * params.out_channels // params.groups * box[0], params.stride[2]
+        phases = 0 if stride == 1 else rows * box[1] * (width + 2 * stride)
+        return (rows * (height + box[1]) * width + phases) * problem.dtype.itemsize
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedSeparable:  # noqa: ARG002  # the protocol's signature
         """See :meth:`volconv.engines.Engine.prepare`."""

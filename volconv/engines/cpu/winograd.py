@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines import SLACK_BYTES, Needs
+from volconv.engines import SLACK_BYTES, Needs, weight_bytes
 from volconv.engines.cpu.flat import TapPlaces, groups_of
 from volconv.engines.cpu.memory import Buffers
+from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from volconv.engines import Problem
     from volconv.engines.cpu.flat import Flat
-    from volconv.params import Conv3dParams
+    from volconv.params import Conv3dParams, Triple
 
 #: Seconds for one multiply-add in float32; the steps that beginning and ending a tile takes the time of; seconds to
 #: carry one voxel of input or output from or to one plane of Winograd's domain, to read or store one, and before all
@@ -85,7 +86,18 @@ class Winograd:
         """Blocks of whole tiles, two outputs along each axis; with dilation, pairs of outputs so far apart."""
         params = problem.params
         d, h = (2 * params.dilation[a] if a in winograd_axes(params) else 1 for a in (0, 1))
-        return Needs(grid=(d, h, 1), block_bytes=BLOCK_BYTES)
+        # Weights in Winograd's domain, formed in float64.
+        return Needs((d, h, 1), BLOCK_BYTES, 10 * weight_bytes(problem))
+
+    def workspace(self, problem: Problem, groups: int, box: Triple) -> int:  # noqa: ARG002  # a group at a time
+        """A block and its products in Winograd's domain, so many tiles at a time; where tiles lie."""
+        params, axes = problem.params, winograd_axes(problem.params)
+        per_in, per_out = params.in_channels // params.groups, params.out_channels // params.groups
+        channels = per_in + -(-per_out // 4) * 4  # filled up to the rows of a register tile
+        planes, row = 1 << 2 * len(axes), channels * block_shape(box, params)[2] * problem.dtype.itemsize
+        tiles = math.prod(_tile_count(box[a], params.dilation[a]) if a in axes else box[a] for a in (0, 1))
+        held = min(max(DOMAIN_BYTES, planes * row), tiles * planes * row)
+        return held + 2 * planes * SLACK_BYTES + 192 * tiles
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedWinograd:
         """See :meth:`volconv.engines.Engine.prepare`."""
