@@ -31,9 +31,11 @@ def packed(*parts):
 
 @pytest.fixture
 def no_threads_left():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     yield
-    assert threading.active_count() == before
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)  # it was told to end, and may be about to
+        assert not thread.is_alive()
 
 
 # --- writing

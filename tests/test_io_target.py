@@ -26,6 +26,30 @@ def test_the_mode_follows_the_umask(tmp_path):
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o444, 0o755])
+def test_the_mode_of_what_is_replaced_stays(tmp_path, mode):
+    (tmp_path / "a").write_bytes(b"old")
+    (tmp_path / "a").chmod(mode)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b").chmod(mode | 0o100)
+    file, folder = Target(tmp_path / "a", overwrite=True), FolderTarget(tmp_path / "b")
+    for target in (file, folder):
+        assert target.temporary.stat().st_mode & 0o077 == 0  # nobody looks into what may be private
+        target.commit()
+    assert (tmp_path / "a").read_bytes() == b""
+    assert (tmp_path / "a").stat().st_mode & 0o777 == mode
+    assert (tmp_path / "b").stat().st_mode & 0o777 == mode | 0o100
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_owner_of_what_root_replaces_stays(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    os.chown(tmp_path / "a", 1234, 5678)
+    Target(tmp_path / "a", overwrite=True).commit()
+    found = (tmp_path / "a").stat()
+    assert (found.st_uid, found.st_gid, found.st_size) == (1234, 5678, 0)
+
+
 def test_a_symbolic_link_is_replaced_at_its_end(tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "far" / "real").write_bytes(b"old")
@@ -86,6 +110,27 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
     with pytest.raises(OutputExistsError):
         target.commit()
     assert (tmp_path / "a").read_bytes() == b"theirs"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_that_appears_at_the_last_moment_is_kept(tmp_path, monkeypatch):
+    target = Target(tmp_path / "a", overwrite=False)
+    monkeypatch.setattr("os.fsync", lambda _: (tmp_path / "a").write_bytes(b"theirs"))
+    with pytest.raises(OutputExistsError, match="a: the output already exists"):
+        target.commit()
+    assert (tmp_path / "a").read_bytes() == b"theirs"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_system_without_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    target = Target(tmp_path / "a", overwrite=False)
+    target.file.write(b"new")
+    target.commit()
+    assert (tmp_path / "a").read_bytes() == b"new"
     assert len(list(tmp_path.iterdir())) == 1
 
 

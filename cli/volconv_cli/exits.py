@@ -12,7 +12,8 @@ from volconv.errors import (
     VolconvError,
 )
 
-DONE, FAILURE, USAGE, UNREADABLE, EXISTS, MISMATCH, MEMORY, INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
+DONE, FAILURE, USAGE, UNREADABLE, EXISTS, MISMATCH, MEMORY = range(7)
+HUNG_UP, INTERRUPTED, TERMINATED = 129, 130, 143  # 128 + the signal's number, as shells have it
 
 _BY_ERROR: tuple[tuple[type[VolconvError], int], ...] = (
     (ParameterError, USAGE),
@@ -33,7 +34,9 @@ Exit codes:
   4    the output exists (-f overwrites it)
   5    volume, weights and parameters do not fit together
   6    out of memory
-  130  interrupted
+  130  interrupted (Ctrl-C)
+  143  terminated (SIGTERM)
+  129  hung up (SIGHUP)
 """
 
 

@@ -12,6 +12,7 @@ import click
 import volconv
 from volconv.errors import VolconvError
 from volconv_cli import exits
+from volconv_cli.signals import end_at_signals
 
 COMMANDS = ("apply", "convert", "diff", "info", "shape")
 
@@ -54,7 +55,12 @@ def cli() -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command and exit with the code that :mod:`volconv_cli.exits` documents."""
+    """Run the command and exit with the code that :mod:`volconv_cli.exits` documents.
+
+    Without ``arguments`` it is the process's own command, and answers to signals.
+    """
+    if arguments is None:
+        end_at_signals()
     session = Session()
     sys.setswitchinterval(5e-4)  # threads that read and pack need the interpreter often, and for moments
     try:

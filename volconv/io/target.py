@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import errno
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +19,86 @@ if TYPE_CHECKING:
 #: Said wherever an existing output is refused, to people at the command line and in Python alike.
 OVERWRITE_HINT = "pass -f/--overwrite (overwrite=True) to replace it"
 
+#: What to do about an error of the system's; the others say it themselves.
+_HINTS = {
+    errno.ENOSPC: "make room there, or write to another disk",
+    errno.EDQUOT: "make room there, or write to another disk",
+    errno.EFBIG: "the file system, or a limit (ulimit -f), takes no larger file",
+}
 
-class Target:
+#: Temporary files and folders of this process that are neither in place nor removed; changed, and a name given to one,
+#: under the lock, which :func:`discard_unfinished` keeps.
+_unfinished: set[Path] = set()
+_lock = threading.Lock()
+os.register_at_fork(after_in_child=_unfinished.clear)
+
+
+class _Hidden:
+    """What lies beside its future name, hidden, until it is complete."""
+
+    #: Mode of what will replace something, until it gets the mode of that: as private as can be.
+    _private: int
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._final = Path(os.path.realpath(path))
+        self._replaced = _stat_of(self._final)
+        name = self._final.name[:50]  # enough to be understood, and leaves room below 255 bytes
+        self.temporary = self._final.with_name(f".{name}.volconv-{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        self._done = False
+        with translated(path), _lock:
+            _unfinished.add(self.temporary)
+            try:
+                self._make()
+                if self._replaced is not None:
+                    self.temporary.chmod(self._private)
+            except BaseException:
+                _discard(self.temporary)
+                raise
+
+    def commit(self) -> None:
+        """Bring all to the disk and put it in place under its name; on failure nothing is left."""
+        if self._done:
+            return
+        try:
+            self._check()  # something may have appeared there meanwhile
+            with translated(self.path):
+                self._sync()
+                if self._replaced is not None:
+                    _make_alike(self.temporary, self._replaced)
+                with _lock:
+                    self._place()
+                    _unfinished.discard(self.temporary)
+        except BaseException:
+            self.abort()
+            raise
+        self._done = True
+        _sync_folder(self._final.parent)
+
+    def abort(self) -> None:
+        """Remove what was written; no effect after :meth:`commit` or a first abort."""
+        if not self._done:
+            self._done = True
+            _discard(self.temporary)
+
+    def _make(self) -> None:
+        raise NotImplementedError
+
+    def _check(self) -> None:
+        raise NotImplementedError
+
+    def _sync(self) -> None:
+        raise NotImplementedError
+
+    def _place(self) -> None:
+        raise NotImplementedError
+
+
+class Target(_Hidden):
     """A temporary file beside its future name.
 
-    The temporary file lies in the target's own folder, since only there a rename is atomic, and its mode follows
-    the umask. A target that is a symbolic link is replaced at the link's end.
+    The temporary file lies in the target's own folder, since only there a rename is atomic. Its mode follows the
+    umask, or that of the file that it replaces. A target that is a symbolic link is replaced at the link's end.
 
     Parameters
     ----------
@@ -45,46 +122,48 @@ class Target:
         Its folder is missing or cannot be written, or the target is a folder or a device.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
-        self.path = path
-        self.overwrite = overwrite
-        check_target(path, overwrite=overwrite)
-        self._final = Path(os.path.realpath(path))
-        self.temporary = _hidden(self._final)
-        self._done = False
-        with translated(path):
-            # Not tempfile: its files have mode 0600, and this one is to have that of any file a program makes.
-            self.file = self.temporary.open("x+b")
+    _private = 0o600
 
-    def commit(self) -> None:
-        """Bring the file to the disk and put it in place under its name; on failure nothing is left."""
-        if self._done:
-            return
-        try:
-            check_target(self.path, overwrite=self.overwrite)  # something may have appeared there meanwhile
-            with translated(self.path):
-                self.file.flush()
-                os.fsync(self.file.fileno())
-                self.file.close()
-                self.temporary.replace(self._final)
-        except WriteError:
-            self.abort()
-            raise
-        self._done = True
-        _sync_folder(self._final.parent)
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        check_target(path, overwrite=overwrite)
+        self.overwrite = overwrite
+        super().__init__(path)
 
     def abort(self) -> None:
         """Remove the temporary file; no effect after :meth:`commit` or a first abort."""
-        if self._done:
-            return
-        self._done = True
-        with contextlib.suppress(OSError):  # closing flushes, and a full disk is no reason to stay
-            self.file.close()
-        with contextlib.suppress(OSError):
-            self.temporary.unlink()
+        if not self._done:
+            with contextlib.suppress(OSError):  # closing flushes, and a full disk is no reason to stay
+                self.file.close()
+        super().abort()
+
+    def _make(self) -> None:
+        # Not tempfile: its files have mode 0600, and this one is to have that of any file a program makes.
+        self.file = self.temporary.open("x+b")
+
+    def _check(self) -> None:
+        check_target(self.path, overwrite=self.overwrite)
+
+    def _sync(self) -> None:
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+
+    def _place(self) -> None:
+        if not self.overwrite:
+            try:
+                os.link(self.temporary, self._final)
+            except FileExistsError:  # since the last check
+                check_target(self.path, overwrite=False)
+            except OSError:
+                pass  # a file system without links
+            else:
+                with contextlib.suppress(OSError):
+                    self.temporary.unlink()
+                return
+        self.temporary.replace(self._final)
 
 
-class FolderTarget:
+class FolderTarget(_Hidden):
     """A temporary folder beside its future name, for outputs of many files.
 
     Parameters
@@ -103,40 +182,42 @@ class FolderTarget:
         Its parent is missing or cannot be written, or something is there already.
     """
 
+    _private = 0o700
+
     def __init__(self, path: Path) -> None:
-        self.path = path
         check_folder_target(path)
-        self._final = Path(os.path.realpath(path))
-        self.temporary = _hidden(self._final)
-        self._done = False
-        with translated(path):
-            self.temporary.mkdir()
+        super().__init__(path)
 
-    def commit(self) -> None:
-        """Bring the files to the disk and put the folder in place under its name; on failure nothing is left."""
-        if self._done:
-            return
+    def _make(self) -> None:
+        self.temporary.mkdir()
+
+    def _check(self) -> None:
+        check_folder_target(self.path)
+
+    def _sync(self) -> None:
+        for file in sorted(self.temporary.iterdir()):
+            _sync_file(file)
+        _sync_folder(self.temporary)
+
+    def _place(self) -> None:
         try:
-            check_folder_target(self.path)  # something may have appeared there meanwhile
-            with translated(self.path):
-                for file in sorted(self.temporary.iterdir()):
-                    _sync_file(file)
-                _sync_folder(self.temporary)
-                self.temporary.rename(self._final)  # the system refuses whatever is no empty folder by now
-        except WriteError:
-            self.abort()
+            self.temporary.rename(self._final)  # the system refuses whatever is no empty folder
+        except OSError:
+            check_folder_target(self.path)  # since the last check
             raise
-        self._done = True
-        _sync_folder(self._final.parent)
 
-    def abort(self) -> None:
-        """Remove the temporary folder; no effect after :meth:`commit` or a first abort."""
-        if self._done:
-            return
-        self._done = True
-        import shutil  # it loads every compression of Python's, and most targets are files
 
-        shutil.rmtree(self.temporary, ignore_errors=True)
+def discard_unfinished() -> None:
+    """Remove all temporary files and folders of this process, and have no other made or put in place: it ends here.
+
+    Whichever thread tries waits for good. Safe in any thread, whatever the others are doing.
+    """
+    _lock.acquire()
+    for temporary in list(_unfinished):
+        _discard(temporary)
+
+
+atexit.register(discard_unfinished)  # whoever never committed, nor aborted
 
 
 def make_folder(path: Path) -> None:
@@ -218,12 +299,42 @@ def translated(path: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise WriteError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise write_error(path, error) from error
 
 
-def _hidden(final: Path) -> Path:
-    """Name beside the target, of which 50 characters are enough to be understood and leave room below 255 bytes."""
-    return final.with_name(f".{final.name[:50]}.volconv-{os.getpid()}-{os.urandom(4).hex()}.tmp")
+def write_error(path: Path | str, error: OSError) -> WriteError:
+    """What to raise in place of the system's error."""
+    return WriteError(f"{path}: cannot be written: {error.strerror or error}", hint=_HINTS.get(error.errno or 0))
+
+
+def _discard(temporary: Path) -> None:
+    """Remove a temporary file or folder, as far as the system lets us."""
+    for _ in range(100):  # another thread may be putting one more file into the folder
+        if not temporary.is_dir():
+            break
+        import shutil  # it loads every compression of Python's, and most targets are files
+
+        shutil.rmtree(temporary, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        temporary.unlink()
+    _unfinished.discard(temporary)
+
+
+def _stat_of(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _make_alike(path: Path, other: os.stat_result) -> None:
+    """Give owner, group and mode of another, as far as the system lets us."""
+    for owner in (other.st_uid, -1):
+        with contextlib.suppress(OSError):
+            os.chown(path, owner, other.st_gid)
+            break
+    with contextlib.suppress(OSError):
+        path.chmod(other.st_mode & 0o777)
 
 
 def _sync_file(file: Path) -> None:
