@@ -422,62 +422,6 @@ def test_a_configuration_may_give_every_required_option_but_the_output(capsys):
     assert capsys.readouterr().err.endswith("(got 'kernal'); did you mean kernel?\n")
 
 
-# --- several inputs
-
-
-def test_several_inputs_take_their_names_from_a_template(capsys):
-    shutil.copy(ANISO, "a.nii.gz")
-    shutil.copy(NUCLEI, "b.tif")
-    Path("out").mkdir()
-    volconv("apply", "a.nii.gz", "b.tif", "-k", "box:size=3", "-o", "out/{stem}_mean{ext}")
-    volconv("apply", "a.nii.gz", "b.tif", "-k", "box:size=3", "-o", "out/{name}.h5")
-    assert names("out") == ["a.nii.gz.h5", "a_mean.nii.gz", "b.tif.h5", "b_mean.tif"]
-    np.testing.assert_array_equal(read("out/b_mean.tif"), read("out/b.tif.h5"))
-    done = [line for line in capsys.readouterr().err.splitlines() if " -> " in line]
-    assert [line.split(": ")[0] for line in done][:2] == [
-        "a.nii.gz -> out/a_mean.nii.gz",
-        "b.tif -> out/b_mean.tif",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("template", "message"),
-    [
-        ("out.nii", r"--output must name a file for each input \(got 'out.nii' for 2 of them\)"),
-        ("{stem}.nii", r"--output must name a file for each input \(got 'in.nii' for 2 of them\)"),
-        ("./{stem}.nii", r"--output must name a file for each input"),
-        ("{steam}.nii", r"--output may use {stem}, {name} and {ext} \(got '{steam}.nii'\)"),
-        ("{stem.size}{ext}", r"--output may use {stem}, {name} and {ext}"),
-        ("{stem[a]}{ext}", r"--output may use {stem}, {name} and {ext}"),
-        ("{0}.nii", r"--output may use {stem}, {name} and {ext}"),
-        ("{}.nii", r"--output may use {stem}, {name} and {ext}"),
-        ("{stem.nii", r"--output may use {stem}, {name} and {ext}"),
-    ],
-)
-def test_templates_that_do_not_work(capsys, template, message):
-    inputs_of_every_format()
-    before = names(".")
-    volconv("apply", "in.nii.gz", "in.tif", "-k", "identity", "-o", template, code=2)
-    assert re.search(message, capsys.readouterr().err)
-    assert names(".") == before
-
-
-def test_one_failing_input_stops_no_other(capsys):
-    make_nifti("a.nii", noise())
-    make_nifti("small.nii", noise((2, 2, 2)))
-    Path("torn.nii").write_bytes(Path("a.nii").read_bytes()[:200])
-    make_nifti("z.nii", noise(seed=2))
-    files = ["gone.nii", "a.nii", "small.nii", "torn.nii", "z.nii"]
-    volconv("apply", *files, "-k", "box:size=3", "-o", "out_{stem}{ext}", code=1)
-    lines = capsys.readouterr().err.splitlines()
-    assert names(".") == sorted(["a.nii", "small.nii", "torn.nii", "z.nii", "out_a.nii", "out_z.nii"])
-    errors = [line for line in lines if line.startswith("volconv: error: ")]
-    assert len(errors) == 3
-    for name, line in zip(("gone.nii", "small.nii", "torn.nii"), errors, strict=True):
-        assert name in line
-    assert lines[-1] == "volconv: 3 of 5 inputs failed"
-
-
 # --- refusals
 
 

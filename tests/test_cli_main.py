@@ -106,7 +106,8 @@ def test_examples_in_the_help_work(capsys, command):
             assert " -> " in out
         elif words[0] == "apply":
             target = words[words.index("-o") + 1]
-            done = [target] if "{" not in target else ["out/sub-1_smooth.nii.gz", "out/sub-2_smooth.nii.gz"]
+            subjects = [target.format(stem=f"sub-{i}", ext=".nii.gz", name=f"sub-{i}.nii.gz") for i in (1, 2)]
+            done = subjects if "{" in target else [target]
             assert all(Path(name).is_file() for name in done)
             assert out == ""
         elif words[0] == "convert":

@@ -53,6 +53,8 @@ def test_every_key(tmp_path):
         overwrite = true
         skip-existing = true
         mkdir = true
+        jobs = 2
+        fail-fast = true
         quiet = true
         verbose = false
         """,
@@ -86,6 +88,8 @@ def test_every_key(tmp_path):
         "overwrite": True,
         "skip-existing": True,
         "mkdir": True,
+        "jobs": "2",
+        "fail-fast": True,
         "quiet": True,
         "verbose": False,
     }

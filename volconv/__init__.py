@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from volconv.batch import apply_many
     from volconv.conversion import convert
     from volconv.difference import diff
     from volconv.errors import (
@@ -43,6 +44,7 @@ _HOMES = {
     "VolconvError": "errors",
     "WriteError": "errors",
     "apply": "functional",
+    "apply_many": "batch",
     "conv3d": "functional",
     "convert": "conversion",
     "create_volume": "io",
@@ -66,6 +68,7 @@ __all__ = [
     "WriteError",
     "__version__",
     "apply",
+    "apply_many",
     "conv3d",
     "convert",
     "create_volume",

@@ -238,6 +238,8 @@ KEYS: dict[str, _Key] = {
     "overwrite": _Key("true or false", _flag),
     "skip-existing": _Key("true or false", _flag),
     "mkdir": _Key("true or false", _flag),
+    "jobs": _Key("an integer", _integer, int),
+    "fail-fast": _Key("true or false", _flag),
     "quiet": _Key("true or false", _flag),
     "verbose": _Key("true or false", _flag),
 }

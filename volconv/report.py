@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from volconv import __version__
 from volconv.geometry import output_geometry
-from volconv.io.target import Target, translated
+from volconv.io.target import Target, check_target, translated
 from volconv.io.volume import Scaling
 from volconv.shapes import full_output_shape, multiply_adds
 
@@ -176,6 +176,11 @@ def failed_run(inputs: Sequence[str], output: str, error: VolconvError) -> dict[
     }
 
 
+def left_run(inputs: Sequence[str], output: str) -> dict[str, Any]:
+    """What a report says of a volume that was not begun, or not finished, since the batch ended before."""
+    return {"status": "left", "inputs": list(inputs), "output": output}
+
+
 def report_document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """A report of one call of ``volconv apply``: its runs, and what ran them.
 
@@ -184,16 +189,16 @@ def report_document(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     >>> sorted(report_document([]))
     ['runs', 'schema_version', 'versions']
     """
+    return _head() | {"runs": list(runs)}
+
+
+def _head() -> dict[str, Any]:
     import platform
     from importlib import metadata
 
     names = ("numpy", "numba", "nibabel", "h5py", "tifffile", "isal")
     versions = {"volconv": __version__, "python": platform.python_version()}
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "versions": versions | {name: metadata.version(name) for name in names},
-        "runs": list(runs),
-    }
+    return {"schema_version": SCHEMA_VERSION, "versions": versions | {name: metadata.version(name) for name in names}}
 
 
 def write_report(path: Path, runs: Sequence[dict[str, Any]], *, overwrite: bool) -> None:
@@ -208,6 +213,41 @@ def write_report(path: Path, runs: Sequence[dict[str, Any]], *, overwrite: bool)
     with translated(path):
         target.file.write(to_json(runs).encode())
     target.commit()
+
+
+class JsonLines:
+    """A report of many runs, each a line that is written when it is known: what was done stays told if all ends.
+
+    Parameters
+    ----------
+    path : Path
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    OutputExistsError, WriteError
+        As for any output.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        check_target(path, overwrite=overwrite)
+        self._path, self._head = path, _head()
+        with translated(path):
+            self._file = path.open("w", encoding="utf-8")
+
+    def add(self, run: dict[str, Any]) -> None:
+        """Write one of the ``runs`` of :func:`report_document`, with what that says beside them."""
+        import json
+
+        with translated(self._path):
+            self._file.write(json.dumps(self._head | run, allow_nan=False) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        """End it."""
+        with translated(self._path):
+            self._file.close()
 
 
 def to_json(runs: Sequence[dict[str, Any]]) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from contextlib import ExitStack
+import sys
+from contextlib import ExitStack, closing
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from volconv.errors import VolconvError
 from volconv_cli import exits
 from volconv_cli.options import (
     config_option,
@@ -27,7 +27,11 @@ from volconv_cli.options import (
 )
 
 if TYPE_CHECKING:
-    from volconv.report import ApplyReport
+    from collections.abc import Callable
+
+    from volconv.naming import Task
+    from volconv.report import ApplyReport, JsonLines
+    from volconv_cli.progress import Progress
 
 READING = ("axes", "spacing", "rgb", "time", "channel")
 
@@ -35,7 +39,10 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @click.command("apply", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("inputs", metavar="INPUT...", nargs=-1)
 @click.option(
-    "-o", "--output", metavar="OUTPUT", help="Output file, or a template with {stem}, {name} and {ext}; required."
+    "-o",
+    "--output",
+    metavar="OUTPUT",
+    help="Output file, or a template with {parent}, {name}, {stem} and {ext}; required.",
 )
 @kernel_option(required=False)
 @conv_options
@@ -71,7 +78,11 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @creation_option
 @config_option
 @click.option("--print-config", is_flag=True, help="Print the options in effect as a --config file, and stop.")
-@click.option("--report", metavar="FILE.json", help="Write what was done to a JSON file.")
+@click.option(
+    "--report",
+    metavar="FILE.json|.jsonl",
+    help="Write what was done to a JSON file, or as JSON lines, one for each file as it is done.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the same JSON.")
 @click.option("-n", "--dry-run", is_flag=True, help="Check all but the voxels, print the plan, and touch nothing.")
 @overwrite_option
@@ -81,6 +92,16 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
     help="Leave outputs alone that were made of the same input in the same way; with -f, replace the others.",
 )
 @click.option("--mkdir", is_flag=True, help="Make missing folders of outputs.")
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=1,
+    show_default=True,
+    help="How many files are done at once; --threads and --memory are for all of them together.",
+)
+@click.option("--fail-fast", is_flag=True, help="Begin no other file after the first that fails.")
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @click.option("-v", "--verbose", is_flag=True, help="Print more: algorithms, times, counts.")
 @debug_option
@@ -97,12 +118,14 @@ def command(
       volconv apply ct.nii -k box:size=3 --padding 1 --padding-value -1000 -o m.h5
       volconv apply brain.nii -k unet.npz:weight -b unet.npz:bias -o features.nii
       volconv apply sub-*.nii.gz --config smooth.toml -o 'out/{stem}_smooth{ext}'
+      volconv apply sub-*.nii.gz --config smooth.toml -o 'o/{name}' --mkdir -j 4
       volconv apply --stack t1.nii.gz t2.nii.gz -k unet2.npz:weight -o f.nii
       volconv apply cells.tif -k box:size=3 --spacing 1,0.5,0.5um -o mean.tif -n
 
     INPUT is a NIfTI or MGH file, HDF5 (file.h5 or file.h5:/dataset), a TIFF stack (file.ome.tif:1 for its second
-    series), or a folder or quoted pattern of TIFF slices. The suffix of OUTPUT picks its format; folder/ is a new
-    folder of TIFF slices.
+    series), or a folder or quoted pattern of TIFF slices; "-" reads names of inputs from stdin, one a line or as
+    'find -print0' lists them. The suffix of OUTPUT picks its format; folder/ is a new folder of TIFF slices. For
+    several inputs OUTPUT is a template: of a/b.nii.gz, {parent} is a, {name} b.nii.gz, {stem} b and {ext} .nii.gz.
     """
     if print_config:
         click.echo(effective_config({"output": output, **options}), nl=False)
@@ -122,12 +145,26 @@ def command(
         options[configured[0]] = False  # the command line wins over --config
     if options["dry_run"] and options["report"]:
         raise click.UsageError("--dry-run touches nothing: give --json in place of --report")
-    jobs = name_outputs(inputs, str(output), stack=options.pop("stack"))
-    return _run(jobs, debug=ctx.obj.debug if ctx.obj else False, **options)
+    from volconv.naming import name_outputs
+
+    tasks = name_outputs(_listed(inputs), str(output), stack=options.pop("stack"))
+    return _run(tasks, debug=ctx.obj.debug if ctx.obj else False, **options)
+
+
+def _listed(inputs: tuple[str, ...]) -> list[str]:
+    """Inputs, with those that stdin names in the place of ``-``."""
+    from volconv.naming import names_in
+
+    names = []
+    for name in inputs:
+        names += [name] if name != "-" else names_in(sys.stdin.buffer.read()) if sys.stdin is not None else []
+    if not names:
+        raise click.UsageError("'-' takes names of inputs from stdin, one a line (got none)")
+    return names
 
 
 def _run(
-    jobs: list[tuple[tuple[str, ...], str]],
+    tasks: list[Task],
     *,
     debug: bool,
     report: str | None,
@@ -136,94 +173,75 @@ def _run(
     verbose: bool,
     **options: Any,
 ) -> int:
-    """One job after the other; one that fails stops no other."""
-    from volconv.report import failed_run, to_json, write_report
+    """All tasks; one that fails stops no other."""
+    from volconv.batch import run_tasks
+    from volconv.naming import check_tasks
+    from volconv_cli.main import show_error
+    from volconv_cli.progress import Progress, announce_compilation
+    from volconv_cli.summary import Summary
 
-    if report is not None:
-        from volconv.io import split_path
-        from volconv.io.target import check_target
-
-        check_target(Path(report), overwrite=options["overwrite"])
-        files = {split_path(name)[0].resolve() for inputs, output in jobs for name in (*inputs, output)}
-        if Path(report).resolve() in files:
-            raise click.UsageError(f"--report must be a file of its own, neither input nor output (got {report!r})")
-    runs: list[dict[str, Any]] = []
-    errors: list[VolconvError] = []
-    for inputs, output in jobs:
-        try:
-            done = _apply(inputs, output, quiet=quiet, **options)
-        except VolconvError as error:
-            if len(jobs) > 1:
-                from volconv_cli.main import show_error
-
-                show_error(error, debug=debug)
-            errors.append(error)
-            runs.append(failed_run(inputs, output, error))
-        else:
-            runs.append(done.as_dict())
-            if not (quiet or (as_json and options["dry_run"])):
-                _show(done, verbose=verbose)
-    if report is not None:
-        write_report(Path(report), runs, overwrite=options["overwrite"])
-    if as_json:
-        click.echo(to_json(runs), nl=False)
-    if not errors:
-        return exits.DONE
-    if len(jobs) == 1:
-        raise errors[0]
-    click.echo(f"volconv: {len(errors)} of {len(jobs)} inputs failed", err=True)
-    return exits.FAILURE
-
-
-def _apply(inputs: tuple[str, ...], output: str, *, quiet: bool, **options: Any) -> ApplyReport:
-    from volconv.io import open_stack, open_volume
-    from volconv_cli.text import announce_compilation, progress_bar
-
+    check_tasks(tasks, mkdir=options["mkdir"])
     reading = {name: options.pop(name) for name in READING}
-    kernel = options.pop("kernel")
-    with ExitStack() as files:
-        # Open before the bar is drawn: an input that is missing needs no bar.
-        volume = open_volume(inputs[0], **reading) if len(inputs) == 1 else open_stack(inputs, **reading)
-        files.enter_context(volume)
-        if not (options["dry_run"] or options["skip_existing"]):
-            volume.prefetch()
-        from volconv.functional import apply  # it is loaded, as is what compiles, while a gzipped file is unpacked
+    summary, started, alone = Summary(), monotonic(), len(tasks) == 1
+    runs: dict[Task, dict[str, Any]] = {}
+    with ExitStack() as opened:
+        lines = _open_report(report, tasks, overwrite=options["overwrite"])
+        if lines is not None:
+            opened.callback(lines.close)
+        progress = opened.enter_context(Progress(quiet or options["dry_run"], len(tasks)))
+        announce_compilation(progress)
+        running = run_tasks(tasks, reading=reading, progress=_advance(progress), **options)
+        for outcome in opened.enter_context(closing(running)):
+            summary.add(outcome)
+            progress.end(outcome.task.inputs[0])
+            if lines is not None:
+                lines.add(outcome.as_dict())
+            if as_json or (report is not None and lines is None):
+                runs[outcome.task] = outcome.as_dict()
+            with progress.aside():
+                if outcome.error is not None and not alone:
+                    show_error(outcome.error, debug=debug)
+                elif outcome.report is not None and not (quiet or (as_json and options["dry_run"])):
+                    _show(outcome.report, verbose=verbose)
+    if runs:
+        in_order = [runs[task] for task in tasks]
+        _write_json(in_order, report if lines is None else None, overwrite=options["overwrite"], printed=as_json)
+    if alone and outcome.error is not None:
+        raise outcome.error
+    if not (alone or quiet):
+        click.echo(f"\n{summary.table(monotonic() - started)}", err=True)
+    elif summary.failed:
+        click.echo(f"volconv: {summary.failed} of {len(tasks)} inputs failed", err=True)
+    return exits.FAILURE if summary.failed else exits.DONE
 
-        if not quiet:
-            announce_compilation()
-        progress = files.enter_context(progress_bar(quiet or options["dry_run"], Path(inputs[0]).name))
-        return apply(volume, output, kernel, progress=progress, **options)
+
+def _advance(progress: Progress) -> Callable[[Task, int, int], None] | None:
+    return (lambda task, done, total: progress.update(task.inputs[0], done, total)) if progress.shown else None
 
 
-def name_outputs(inputs: tuple[str, ...], template: str, *, stack: bool = False) -> list[tuple[tuple[str, ...], str]]:
-    """Inputs that belong together, and the name of their output.
+def _open_report(report: str | None, tasks: list[Task], *, overwrite: bool) -> JsonLines | None:
+    """Check that a report can be made; of one of lines, the file."""
+    if report is None:
+        return None
+    from volconv.io import split_path
+    from volconv.io.target import check_target
+    from volconv.report import JsonLines
 
-    Raises
-    ------
-    click.UsageError
-        Several inputs would get one name, or the template has an unknown field.
-    """
-    jobs = [inputs] if stack else [(name,) for name in inputs]
-    if len(jobs) == 1 and "{" not in template:
-        return [(jobs[0], template)]
-    from volconv.io import split_path, stem_and_ext
+    path = Path(report)
+    check_target(path, overwrite=overwrite)
+    files = {split_path(name)[0].resolve() for task in tasks for name in (*task.inputs, task.output)}
+    if path.resolve() in files:
+        raise click.UsageError(f"--report must be a file of its own, neither input nor output (got {report!r})")
+    return JsonLines(path, overwrite=overwrite) if path.suffix.lower() == ".jsonl" else None
 
-    names = []
-    for first, *_ in jobs:
-        stem, ext = stem_and_ext(f"{first.rstrip('/')}/" if Path(first).is_dir() else first)
-        try:
-            names.append(template.format(stem=stem, ext=ext, name=split_path(first)[0].name))
-        except (AttributeError, KeyError, IndexError, ValueError, TypeError):
-            raise click.UsageError(
-                f"--output may use {{stem}}, {{name}} and {{ext}} (got {template!r}); write other braces twice"
-            ) from None
-    name, count = Counter(str(Path(name)) for name in names).most_common(1)[0]
-    if count > 1:
-        raise click.UsageError(
-            f"--output must name a file for each input (got {name!r} for {count} of them); "
-            "use a template such as 'out/{stem}_smooth{ext}', or --stack for channels of one volume"
-        )
-    return list(zip(jobs, names, strict=True))
+
+def _write_json(runs: list[dict[str, Any]], report: str | None, *, overwrite: bool, printed: bool) -> None:
+    from volconv.report import to_json, write_report
+
+    if report is not None:
+        write_report(Path(report), runs, overwrite=overwrite)
+    if printed:
+        click.echo(to_json(runs), nl=False)
 
 
 def _show(report: ApplyReport, *, verbose: bool) -> None:

@@ -54,7 +54,7 @@ def command(
         )
     from volconv.conversion import convert
     from volconv.io import open_stack, open_volume
-    from volconv_cli.text import progress_bar
+    from volconv_cli.progress import progress_bar
 
     with ExitStack() as opened:
         volume = opened.enter_context(open_stack(inputs, **reading) if stack else open_volume(inputs[0], **reading))

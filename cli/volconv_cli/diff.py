@@ -51,7 +51,7 @@ def command(a: str, b: str, tol: float, as_json: bool, quiet: bool, **reading: A
         raise click.UsageError("give either --json or --quiet")
     from volconv.difference import diff
     from volconv.io import open_volume
-    from volconv_cli.text import progress_bar
+    from volconv_cli.progress import progress_bar
 
     with (
         open_volume(a, **reading) as first,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from dataclasses import dataclass
@@ -62,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments is None:
         end_at_signals()
     session = Session()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files are bytes, and come out as they went in
     sys.setswitchinterval(5e-4)  # threads that read and pack need the interpreter often, and for moments
     try:
         code = cli.main(args=arguments, prog_name="volconv", standalone_mode=False, obj=session)

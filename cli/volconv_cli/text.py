@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
 #: Columns of a terminal.
 WIDTH = 80
@@ -46,6 +42,14 @@ def size(count: int) -> str:
             return f"{amount:.3g} {unit}"
         amount /= 1000
     return f"{amount:.3g} PB"
+
+
+def duration(seconds: float) -> str:
+    """A time for people: ``4.2 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -88,34 +92,3 @@ def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[st
                 lines.append(f"{name:{start}}{part}")
                 name = ""  # only the first line is named
     return lines
-
-
-def announce_compilation() -> None:
-    """Have a line on a terminal say it, once, when loops are compiled: nothing else moves meanwhile."""
-    from volconv import engines
-
-    def announce() -> None:
-        engines.on_compilation = None
-        # The bar may have been drawn already; it comes again below.
-        click.echo("\r\x1b[2Kcompiling loops for this processor; they are kept for later runs", err=True)
-
-    if sys.stderr.isatty():
-        engines.on_compilation = announce
-
-
-@contextmanager
-def progress_bar(quiet: bool, name: str) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal while something is done, and nothing elsewhere."""
-    if quiet or not sys.stderr.isatty():
-        yield None
-        return
-    try:
-        with click.progressbar(length=1, label=name, file=sys.stderr) as bar:
-
-            def update(done: int, total: int) -> None:
-                bar.length = total
-                bar.update(done - bar.pos)
-
-            yield update
-    finally:
-        click.echo("\x1b[1A\x1b[2K", nl=False, err=True)  # what is said next takes the bar's place

@@ -108,10 +108,15 @@ def make_request(
             copied=copied,
             overwrite=overwrite,
             mkdir=mkdir,
-            note="; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part),
+            note=_printable("; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part)),
         ),
         lost,
     )
+
+
+def _printable(text: str) -> str:
+    """One line, without what XML, UTF-8 or UTF-16 cannot hold: names of files may bring that."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:

@@ -228,6 +228,7 @@ def make_folder(path: Path) -> None:
     WriteError
         They cannot be made.
     """
+    _mode_there(path, str(path), mkdir=True)
     with translated(path):
         Path(os.path.realpath(path)).parent.mkdir(parents=True, exist_ok=True)
 

@@ -111,13 +111,13 @@ def _imagej_words(request: Request) -> dict[str, Any]:
     if request.time_step is not None:
         words["finterval"] = float(request.time_step)
     if request.note:
-        words["Info"] = _clean(request.note)
+        words["Info"] = request.note
     return words
 
 
 def _ome_words(request: Request) -> dict[str, Any]:
     # tifffile's identifier is random; this one is the same for the same file made again.
-    name = _clean(f"volconv:{request.path.name}:{request.shape}:{request.dtype}:{request.note}")
+    name = f"volconv:{request.path.name!a}:{request.shape}:{request.dtype}:{request.note}"
     words: dict[str, Any] = {"UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, name)), "Creator": "volconv"}
     if (spacing := _known(request.geometry)) is not None:
         unit = {"um": "\u00b5m"}.get(str(request.geometry.unit), request.geometry.unit)
@@ -126,7 +126,7 @@ def _ome_words(request: Request) -> dict[str, Any]:
     if request.time_step is not None:
         words.update(TimeIncrement=float(request.time_step), TimeIncrementUnit="s")
     if request.note:
-        words["Description"] = _clean(request.note)
+        words["Description"] = request.note
     return words
 
 
@@ -138,7 +138,7 @@ def _plain_words(request: Request) -> dict[str, Any]:
     if request.time_step is not None:
         words["finterval"] = float(request.time_step)
     if request.note:
-        words["note"] = _clean(request.note)
+        words["note"] = request.note
     return words
 
 
@@ -169,8 +169,3 @@ def _known(geometry: Geometry) -> tuple[float, float, float] | None:
     if geometry.unit is None or not all(math.isfinite(size) and size > 0 for size in geometry.spacing):
         return None
     return geometry.spacing
-
-
-def _clean(note: str) -> str:
-    """Without what XML and UTF-16 cannot hold, which names of files may bring."""
-    return "".join(letter if letter.isprintable() else " " for letter in note)
