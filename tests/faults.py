@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
+import pytest
 
 SCRIPT = Path(sys.executable).parent / "volconv"
 
@@ -29,6 +30,11 @@ OUTPUTS = {
     "slices": ("o/",),
     "packed slices": ("o/", "--co", "compression=zlib"),
 }
+
+slow = pytest.mark.slow
+
+#: For tests that start the command: all kinds in the slow tier, and in the other a file and a folder.
+KINDS = [kind if kind in ("NIfTI", "slices") else pytest.param(kind, marks=slow) for kind in OUTPUTS]
 
 #: The command as a program that kills itself at the N-th thing that it does to a file in the current folder.
 KILLED = """
@@ -68,6 +74,24 @@ def staying(*arguments, **options):
     return done if when == "after" else function(*arguments, **options)
 
 setattr(place, name, staying)
+main()
+"""
+
+
+#: The command as a program that fills the disk up to so many bytes once its output is begun.
+FILLING = """
+import os, sys
+from pathlib import Path
+import volconv.functional
+from volconv_cli.main import main
+left, begun = int(sys.argv.pop(1)), volconv.functional.run
+
+def filling(*arguments, **options):
+    disk = os.statvfs(".")
+    Path("theirs").write_bytes(bytes(disk.f_bavail * disk.f_frsize - left))
+    return begun(*arguments, **options)
+
+volconv.functional.run = filling
 main()
 """
 
@@ -114,7 +138,7 @@ def contents(path):
     """Bytes of a file, or of all files in a folder; None where there is nothing."""
     path = Path(path)
     if path.is_dir():
-        return {file.name: file.read_bytes() for file in path.iterdir()}
+        return {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
     return path.read_bytes() if path.exists() else None
 
 

@@ -294,7 +294,7 @@ def test_keys_that_cannot_be(path, key):
 
 
 def test_errors_of_h5py_while_writing(path, monkeypatch):
-    sink = create_volume(path, shape=(1, 1, 2, 3, 4), dtype="uint8")
+    sink = create_volume(path, shape=(1, 1, 2, 3, 4), dtype="uint8", options={"chunks": "1,2,2"})
 
     def fail(*_):
         raise RuntimeError("Can't write\n  chunk")

@@ -241,10 +241,10 @@ def test_a_folder_that_fails_leaves_nothing(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", fail)
-    with pytest.raises(WriteError, match=r"new: cannot be written: No space left on device"):
+    with pytest.raises(WriteError, match=r"new/: cannot be written: No space left on device"):
         target.commit()
     monkeypatch.setattr("pathlib.Path.mkdir", fail)
-    with pytest.raises(WriteError, match=r"new: cannot be written: No space left on device"):
+    with pytest.raises(WriteError, match=r"new/: cannot be written: No space left on device"):
         FolderTarget(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 

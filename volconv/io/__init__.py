@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
@@ -288,11 +289,17 @@ def _existing(path: str | os.PathLike[str]) -> tuple[Path, str | None, Format]:
     if not os.fspath(path):
         raise ReadError("input must have a name (got an empty one)")
     file, key = split_path(path)
-    if file.is_dir() or (not file.exists() and any(mark in os.fspath(file) for mark in "*?[")):
+    try:
+        mode = file.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if any(mark in os.fspath(file) for mark in "*?["):
+            return file, key, SLICES
+        raise ReadError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
+    if stat.S_ISDIR(mode):
         return file, key, SLICES
-    if not file.exists():
-        raise ReadError(f"{path}: no such file")
-    if not file.is_file():
+    if not stat.S_ISREG(mode):
         raise ReadError(f"{path}: is no regular file")
     form = format_of(file)
     if form is None:

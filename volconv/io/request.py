@@ -11,6 +11,7 @@ import numpy as np
 from volconv.errors import ParameterError, WriteError
 from volconv.geometry import Geometry
 from volconv.io.formats import SLICES, Format, format_of, known_suffixes, split_path
+from volconv.io.target import translated
 from volconv.io.volume import Request, Scaling, VolumeInfo
 
 if TYPE_CHECKING:
@@ -134,10 +135,15 @@ def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:
 
 def _check_room(file: Path, size: int) -> None:
     """Refuse at once what would fill the disk after hours; a missing folder is told of elsewhere."""
-    folder = file.resolve().parent
-    if not folder.is_dir():
-        return
-    import shutil
+    with translated(file):
+        folder = file.resolve().parent
+        if not folder.is_dir():
+            return
+        import shutil
 
-    if size > (free := shutil.disk_usage(folder).free):
-        raise WriteError(f"{file}: the output takes {size} bytes, and its folder has room for {free}")
+        free = shutil.disk_usage(folder).free
+    if size > free:
+        raise WriteError(
+            f"{file}: the output takes {size} bytes, and its folder has room for {free}",
+            hint="make room there, or write to another disk",
+        )

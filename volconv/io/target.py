@@ -39,14 +39,15 @@ class _Hidden:
     #: Mode of what will replace something, until it gets the mode of that: as private as can be.
     _private: int
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, name: str) -> None:
         self.path = path
+        self.name = name
         self._final = Path(os.path.realpath(path))
         self._replaced = _stat_of(self._final)
-        name = self._final.name[:50]  # enough to be understood, and leaves room below 255 bytes
-        self.temporary = self._final.with_name(f".{name}.volconv-{os.getpid()}-{os.urandom(4).hex()}.tmp")
+        short = self._final.name[:50]  # enough to be understood, and leaves room below 255 bytes
+        self.temporary = self._final.with_name(f".{short}.volconv-{os.getpid()}-{os.urandom(4).hex()}.tmp")
         self._done = False
-        with translated(path), _lock:
+        with translated(name), _lock:
             _unfinished.add(self.temporary)
             try:
                 self._make()
@@ -62,7 +63,7 @@ class _Hidden:
             return
         try:
             self._check()  # something may have appeared there meanwhile
-            with translated(self.path):
+            with translated(self.name):
                 self._sync()
                 if self._replaced is not None:
                     _make_alike(self.temporary, self._replaced)
@@ -113,6 +114,8 @@ class Target(_Hidden):
         Open for reading and writing.
     temporary : Path
         Where it lies until then.
+    name : str
+        The target's name, for messages.
 
     Raises
     ------
@@ -127,7 +130,7 @@ class Target(_Hidden):
     def __init__(self, path: Path, *, overwrite: bool) -> None:
         check_target(path, overwrite=overwrite)
         self.overwrite = overwrite
-        super().__init__(path)
+        super().__init__(path, str(path))
 
     def abort(self) -> None:
         """Remove the temporary file; no effect after :meth:`commit` or a first abort."""
@@ -175,6 +178,8 @@ class FolderTarget(_Hidden):
     ----------
     temporary : Path
         Where it lies until then: put files into it, closed before the commit.
+    name : str
+        The target's name, for messages.
 
     Raises
     ------
@@ -186,7 +191,7 @@ class FolderTarget(_Hidden):
 
     def __init__(self, path: Path) -> None:
         check_folder_target(path)
-        super().__init__(path)
+        super().__init__(path, f"{path}/")
 
     def _make(self) -> None:
         self.temporary.mkdir()

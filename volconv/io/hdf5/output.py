@@ -11,7 +11,8 @@ class Output:
 
     HDF5 keeps chunks to write them later. Where it cannot, as on a full disk, it tries again at the end of the process,
     and brings that down by a segmentation fault. So it is never told: after a first error, or once given up, nothing is
-    written any more, and all seems well to HDF5. No method raises: HDF5 would carry on with the exception set.
+    written any more, and all seems well to HDF5. No method raises, not even where a user interrupts it: HDF5 would
+    carry on with the exception set.
 
     Parameters
     ----------
@@ -20,12 +21,12 @@ class Output:
 
     Attributes
     ----------
-    error : OSError or None
+    error : OSError, KeyboardInterrupt or None
         The first one; the file is incomplete then.
     """
 
     def __init__(self, descriptor: int) -> None:
-        self.error: OSError | None = None
+        self.error: OSError | KeyboardInterrupt | None = None
         self._descriptor = descriptor
         self._given_up = False
         self._place = 0
@@ -51,7 +52,7 @@ class Output:
         try:
             while done < len(memory) and (got := os.preadv(self._descriptor, [memory[done:]], self._place + done)):
                 done += got
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             self._failed(error)
         self._place += done
         return done
@@ -68,7 +69,7 @@ class Output:
         try:
             while done < len(memory) and not self._given_up:
                 done += os.pwrite(self._descriptor, memory[done:], self._place + done)
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             self._failed(error)
         self._place += len(memory)
         self._size = max(self._size, self._place)
@@ -79,7 +80,7 @@ class Output:
         try:
             if not self._given_up:
                 os.ftruncate(self._descriptor, size)
-        except OSError as error:
+        except (OSError, KeyboardInterrupt) as error:
             self._failed(error)
         self._size = size
         return size
@@ -87,6 +88,6 @@ class Output:
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: OSError | KeyboardInterrupt) -> None:
         self.error = self.error or error
         self._given_up = True

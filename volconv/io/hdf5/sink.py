@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
+import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
@@ -15,7 +15,8 @@ from volconv.io.hdf5.chunks import DEFAULT_CHUNK, check_chunk, chunk_cache, fitt
 from volconv.io.hdf5.filters import Packing, settled_packing
 from volconv.io.hdf5.find import LISTED, datasets, one_line, opened
 from volconv.io.hdf5.output import Output
-from volconv.io.target import Target, check_target
+from volconv.io.raw import RawFile
+from volconv.io.target import Target, check_target, write_error
 from volconv.io.volume import Access, NewVolume, VolumeInfo
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from volconv.io.hdf5.attributes import Hdf5Header
     from volconv.io.volume import Request
     from volconv.region import Index5, Region
-
-#: The system's error among all that HDF5 says of it.
-_SYSTEM_ERROR = re.compile(r"error message = '([^']*)'")
 
 #: Letters of an output of 3, 4 or 5 axes, as of any other dataset.
 _AXES = {3: "ZYX", 4: "CZYX", 5: "NCZYX"}
@@ -90,16 +88,18 @@ class Hdf5Sink(NewVolume):
         layout = _laid_out(request)
         self._first = 5 - layout.rank
         self._target = Target(request.path, overwrite=request.overwrite)
-        # Rows of a contiguous dataset are many, and HDF5 writes them faster by itself; it keeps nothing of them.
-        self._output = Output(self._target.file.fileno()) if layout.chunk is not None else None
+        self._output = Output(self._target.file.fileno())
+        self._raw: RawFile | None = None
         try:
             with self._writing():
-                self._file = h5py.File(self._output or self._target.temporary, "w")
+                self._file = h5py.File(self._output, "w")
                 self._data = self._created(layout)
                 for name, value, dtype in output_attributes(request, layout.rank)[0]:
                     self._data.attrs.create(name, value, dtype=dtype)
                 for axis, label in enumerate(LABELS[layout.rank]):
                     self._data.dims[axis].label = label
+                if layout.chunk is None:
+                    self._raw = self._laid_bare()
         except BaseException:
             self.abort()
             raise
@@ -107,6 +107,9 @@ class Hdf5Sink(NewVolume):
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Store the values of a region."""
         check_block(self.info, region, values)
+        if self._raw is not None:
+            self._raw.write(region, values)
+            return
         with self._writing():
             self._data[region.slices[self._first :]] = values.reshape(values.shape[self._first :])
 
@@ -122,8 +125,7 @@ class Hdf5Sink(NewVolume):
 
     def abort(self) -> None:
         """Remove what was written."""
-        if self._output is not None:
-            self._output.give_up()
+        self._output.give_up()
         if hasattr(self, "_file"):
             with contextlib.suppress(OSError, RuntimeError):  # a full disk is no reason to stay
                 self._file.close()
@@ -132,12 +134,24 @@ class Hdf5Sink(NewVolume):
     def _created(self, layout: _Layout) -> Any:
         arguments: dict[str, Any] = layout.packing.arguments if layout.packing else {}
         shape = self.info.shape[self._first :]
-        if layout.chunk is not None:
+        if layout.chunk is None:
+            arguments["dcpl"] = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            arguments["dcpl"].set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        else:
             arguments["chunks"] = layout.chunk[self._first :]
             cache = chunk_cache(self.info.shape[2:], layout.chunk[2:], self.info.dtype.itemsize)
             if cache is not None:
                 arguments["rdcc_nslots"], arguments["rdcc_nbytes"] = cache
         return self._file.create_dataset(self._key, shape, self.info.dtype, **arguments)
+
+    def _laid_bare(self) -> RawFile:
+        """The voxels of a file that is complete but for them; HDF5 would write them row by row, and is done."""
+        file, offset = self._target.file, self._data.id.get_offset()
+        raw = RawFile(file, offset, self._data.dtype, self.info.shape, name=str(self._path))
+        self._file.close()
+        if self._output.error is None and (offset is None or os.fstat(file.fileno()).st_size < offset + raw.nbytes):
+            raise RuntimeError(f"HDF5 laid out no room for the voxels (got {offset}, {self.info.shape})")
+        return raw
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -145,12 +159,11 @@ class Hdf5Sink(NewVolume):
         try:
             yield
         except (OSError, RuntimeError, ValueError, TypeError) as error:
-            told = _SYSTEM_ERROR.search(str(error))
-            if told is not None:
-                raise WriteError(f"{self._path}: cannot be written: {told[1]}") from error
             raise WriteError(f"{self._path}: {self._key} cannot be written: {one_line(error)}") from error
-        if self._output is not None and self._output.error is not None:
-            raise WriteError(f"{self._path}: cannot be written: {self._output.error.strerror}") from self._output.error
+        if isinstance(self._output.error, OSError):
+            raise write_error(self._path, self._output.error) from self._output.error
+        if self._output.error is not None:
+            raise self._output.error
 
 
 def _laid_out(request: Request) -> _Layout:

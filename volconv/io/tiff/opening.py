@@ -40,6 +40,14 @@ DECODE_ERRORS = (
     lzma.LZMAError,
 )
 
+#: Bytes of a value by the number of its type; 0 for those that there are not.
+_SIZES = np.array([0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8, 0])
+
+#: The first code of a tag that a program may give a meaning of its own, and those of them that describe pages: of
+#: MetaMorph, Zeiss and ImageJ.
+_FIRST_PRIVATE = 32768
+_METADATA = (33628, 33629, 33630, 33631, 34412, 50838, 50839)
+
 # tifffile logs each oddity of a file; unheard, Python would print them to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
@@ -135,9 +143,11 @@ def check_series(tiff: Any, number: int, name: str, *, chosen: bool, stated: boo
 
 
 def check_chain(file: io.FileIO, tiff: Any, name: str) -> None:
-    """Refuse a file whose chain of pages breaks off: tifffile would only log it, and see a shorter stack."""
+    """Refuse a file of which pages, or what describes them, lie outside: tifffile would only log it, and see less."""
     form = tiff.tiff
     size = os.fstat(file.fileno()).st_size
+    tag = np.dtype([("code", "u2"), ("kind", "u2"), ("count", f"u{form.offsetsize}"), ("value", f"u{form.offsetsize}")])
+    tag = tag.newbyteorder(form.byteorder)
     (offset,) = struct.unpack(form.offsetformat, os.pread(file.fileno(), form.offsetsize, form.offsetsize))
     seen: set[int] = set()
     while offset and not tiff.is_ndpi:  # NDPI's offsets are of a kind of their own
@@ -146,7 +156,17 @@ def check_chain(file: io.FileIO, tiff: Any, name: str) -> None:
         if end + form.offsetsize > size or offset in seen:
             raise ReadError(f"{name}: is truncated or damaged: its page {len(seen) + 1} lies outside the file")
         seen.add(offset)
-        (offset,) = struct.unpack(form.offsetformat, os.pread(file.fileno(), form.offsetsize, end))
+        content = os.pread(file.fileno(), tags * form.tagsize + form.offsetsize, offset + form.tagnosize)
+        if _outside(np.frombuffer(content, tag, tags), form.offsetsize, size):
+            raise ReadError(f"{name}: is truncated or damaged: what describes page {len(seen)} lies outside the file")
+        (offset,) = struct.unpack(form.offsetformat, content[-form.offsetsize :])
+
+
+def _outside(tags: NDArray[Any], offset_size: int, size: int) -> bool:
+    """Whether the value of a tag that counts lies beyond the end of a file."""
+    lengths = tags["count"].astype(np.float64) * _SIZES[np.minimum(tags["kind"], len(_SIZES) - 1)]
+    counts = (tags["code"] < _FIRST_PRIVATE) | np.isin(tags["code"], _METADATA)
+    return bool(np.any(counts & (lengths > offset_size) & (tags["value"] + lengths > size)))
 
 
 def read_dtype(dtype: Any, name: str) -> np.dtype[Any]:

@@ -99,7 +99,6 @@ class SpooledSink(NewVolume):
 
     Parameters
     ----------
-    request : Request
     info : VolumeInfo
     target : Target or FolderTarget
         Aborted where there is no room for the voxels.
@@ -107,15 +106,13 @@ class SpooledSink(NewVolume):
         Axes of (N, C, D, H, W) in which they will be taken, slowest first.
     """
 
-    def __init__(self, request: Request, info: VolumeInfo, target: Target | FolderTarget, order: Index5) -> None:
+    def __init__(self, info: VolumeInfo, target: Target | FolderTarget, order: Index5) -> None:
         self.info = info
-        self._path = request.path
         self._target: Target | FolderTarget = target
         self._done = False
         try:
-            with translated(self._path):
-                folder = self._target.temporary.parent
-                self._spool = Spool(folder, info.dtype, info.shape, order, name=str(self._path))
+            with translated(target.name):
+                self._spool = Spool(target.temporary.parent, info.dtype, info.shape, order, name=target.name)
         except BaseException:
             self._target.abort()
             raise
@@ -130,7 +127,7 @@ class SpooledSink(NewVolume):
         if self._done:
             return
         try:
-            with translated(self._path):
+            with translated(self._target.name):
                 self.pack_all(self._spool.raw)
             self._target.commit()
         except BaseException:
@@ -155,7 +152,7 @@ class PackedTiffSink(SpooledSink):
 
     def __init__(self, request: Request, info: VolumeInfo, packing: Packing, layout: Layout) -> None:
         target = Target(request.path, overwrite=request.overwrite)
-        super().__init__(request, info, target, layout.order)
+        super().__init__(info, target, layout.order)
         self._arguments = (target.file, request, layout, packing)
 
     def pack_all(self, voxels: RawFile) -> None:

@@ -68,7 +68,7 @@ class FlatSlicesSink(NewVolume):
         """Store the values of a region."""
         check_block(self.info, region, values)
         offset, shape = len(self._head), (1, 1, 1, *self.info.shape[3:])
-        stored, name = self.info.dtype.newbyteorder("<"), str(self._request.path)
+        stored, name = self.info.dtype.newbyteorder("<"), self._target.name
         inside = Region((0, 0, 0, *region.start[3:]), (1, 1, 1, *region.stop[3:]))
         for number in range(region.start[2], region.stop[2]):
             part = values[:, :, number - region.start[2] :][:, :, :1]
@@ -98,7 +98,7 @@ class FlatSlicesSink(NewVolume):
     def _opened(self, number: int) -> Iterator[BinaryIO]:
         """A slice's file, which the first call makes."""
         path = self._target.temporary / slice_name(number, self.info.shape[2])
-        with translated(self._request.path), path.open("r+b" if number in self._made else "x+b", buffering=0) as file:
+        with translated(self._target.name), path.open("r+b" if number in self._made else "x+b", buffering=0) as file:
             if number not in self._made:
                 file.write(self._head)
                 file.truncate(self._nbytes)
@@ -108,7 +108,7 @@ class FlatSlicesSink(NewVolume):
     def _first_slice(self) -> tuple[bytes, int]:
         """What every slice starts with, all of them being alike but for their voxels, and the bytes of its file."""
         path = self._target.temporary / slice_name(0, self.info.shape[2])
-        with translated(self._request.path), path.open("x+b") as file:
+        with translated(self._target.name), path.open("x+b") as file:
             request, packing = _of_slice(self._request), Packing()
             raw = lay_out(file, request, layout_of(request, packing), packing)
             size = os.fstat(file.fileno()).st_size
@@ -122,7 +122,7 @@ class PackedSlicesSink(SpooledSink):
 
     def __init__(self, request: Request, info: VolumeInfo, packing: Packing) -> None:
         target = FolderTarget(request.path)
-        super().__init__(request, info, target, NCDHW)
+        super().__init__(info, target, NCDHW)
         self._request = request
         self._packing = packing
         self._folder = target.temporary
