@@ -149,9 +149,8 @@ def test_what_is_told_of_one_header_is_not_told_of_another(monkeypatch):
     read = nibabel.Nifti1Header.from_fileobj.__func__
 
     def slowly(*arguments, **options):
-        found = read(*arguments, **options)
         time.sleep(0.01)
-        return found
+        return read(*arguments, **options)
 
     monkeypatch.setattr(nibabel.Nifti1Header, "from_fileobj", classmethod(slowly))
 
@@ -197,7 +196,13 @@ def test_an_interruption_stops_all_that_is_under_way(jobs):
 
 def test_who_asks_no_more_stops_the_others():
     files = ["gone.nii", *volumes(3, (200, 210, 220))]
-    running = run_tasks([Task((name,), f"o_{name}") for name in files], "box:size=3", jobs=2)
+
+    def progress(_, done, total):
+        if total and done < total:
+            time.sleep(0.1)
+
+    tasks = [Task((name,), f"o_{name}") for name in files]
+    running = run_tasks(tasks, "box:size=3", jobs=2, threads=2, progress=progress)
     assert next(running).status == "failed"
     running.close()
     assert len(names(".")) < 7

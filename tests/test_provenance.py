@@ -263,11 +263,11 @@ def test_a_folder_of_slices_is_not_replaced(capsys):
 
 def test_a_filter_of_a_filtered_volume():
     """The input's note comes along, and is not the output's."""
-    volconv("apply", "in.nii", *LINE, "-o", "once.nii")
-    for output in ("twice.nii", "twice.h5"):
-        volconv("apply", "once.nii", *LINE, "-o", output)
-        volconv("apply", "once.nii", *LINE, "-o", output, "--skip-existing")
-        volconv("apply", "in.nii", *LINE, "-o", output, "--skip-existing", code=4)
+    for once, twice in (("once.nii", "twice.nii"), ("once.nii", "twice.h5"), ("once.h5", "again.h5")):
+        volconv("apply", "in.nii", *LINE, "-o", once, "-f")
+        volconv("apply", once, *LINE, "-o", twice)
+        volconv("apply", once, *LINE, "-o", twice, "--skip-existing")
+        volconv("apply", "in.nii", *LINE, "-o", twice, "--skip-existing", code=4)
     volconv("apply", "once.nii", *LINE, "-o", "once.nii", "-f")
     volconv("apply", "once.nii", *LINE, "-o", "once.nii", "--skip-existing", code=4)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volconv.errors import VolconvError
 from volconv.naming import check_tasks, name_outputs
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
     from volconv.report import ApplyReport
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What became of a task: a report, an error, or neither where it was not begun, or stopped.
 
     Parameters

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import unicodedata
-from dataclasses import dataclass
 from pathlib import Path, PurePath
-from string import Formatter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from volconv.errors import ParameterError, WriteError
 from volconv.io import split_path, stem_and_ext
@@ -18,8 +15,7 @@ if TYPE_CHECKING:
 _FIELDS = "{parent}, {name}, {stem} and {ext}"
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
+class Task(NamedTuple):
     """What is made into what: several inputs are the channels of one volume."""
 
     inputs: tuple[str, ...]
@@ -97,6 +93,8 @@ def names_in(content: bytes) -> list[str]:
 
 def _fields(template: str) -> set[str]:
     """Fields that a template uses, all of them known."""
+    from string import Formatter
+
     try:
         parsed = [found for found in Formatter().parse(template) if found[1] is not None]
     except ValueError:
@@ -134,8 +132,16 @@ def _by_file(names: Iterable[Iterable[str]]) -> dict[str, list[tuple[int, str]]]
     for number, group in enumerate(names):
         for name in group:
             real = os.path.realpath(split_path(name)[0])
-            found.setdefault(unicodedata.normalize("NFC", real.casefold()), []).append((number, real))
+            found.setdefault(_folded(real), []).append((number, real))
     return found
+
+
+def _folded(name: str) -> str:
+    if name.isascii():
+        return name.lower()
+    from unicodedata import normalize
+
+    return normalize("NFC", name.casefold())
 
 
 def _same(a: str, b: str) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volconv import __version__
 from volconv.errors import ReadError, VolconvError
@@ -74,8 +74,7 @@ def note(job: Job, volume: OpenVolume, *, algorithm: str, options: Mapping[str, 
     return f"volconv {__version__}: conv3d of {files} with {kernel}; {json.dumps(facts)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Existing:
+class Existing(NamedTuple):
     """An output that is there already.
 
     Parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import threading
 from contextlib import contextmanager
@@ -92,6 +91,8 @@ class Progress:
     def _draw(self) -> None:
         if not self.shown:
             return
+        import shutil  # it loads every compression of Python's
+
         self._drawn = monotonic()
         columns = shutil.get_terminal_size().columns
         click.echo(f"{_CLEAR}{self._line()[: columns - 1]}", nl=False, err=True)
