@@ -103,8 +103,9 @@ class Progress:
         parts = [f"[{'#' * full}{'-' * (_BAR - full)}]"]
         parts.append(f"{share:4.0%}" if self._total == 1 else f"{self._ended} of {self._total}")
         elapsed = self._drawn - self._started
-        if share > 0 and elapsed >= 1:
-            parts.append(f"{duration(elapsed / share - elapsed)} left")
+        left = elapsed / share - elapsed if share else 0.0
+        if elapsed >= 1 and left >= 1:
+            parts.append(f"{duration(left)} left")
         names = [name.rstrip("/").rpartition("/")[2] or name for name in self._under_way]
         if self._total > 1:
             names = [f"{name} {done:.0%}" for name, done in zip(names, self._under_way.values(), strict=True)]
