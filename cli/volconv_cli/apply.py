@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from volconv_cli import exits
+from volconv_cli import exits, signals
 from volconv_cli.options import (
     config_option,
     conv_options,
@@ -193,6 +193,8 @@ def _run(
         running = run_tasks(tasks, reading=reading, progress=_advance(progress), **options)
         for outcome in opened.enter_context(closing(running)):
             summary.add(outcome)
+            if not (alone or options["dry_run"]):
+                signals.remark = f"; {summary.said_on_the_way(len(tasks))}"
             progress.end(outcome.task.inputs[0])
             if lines is not None:
                 lines.add(outcome.as_dict())

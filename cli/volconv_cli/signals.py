@@ -8,6 +8,9 @@ import sys
 import threading
 from typing import NoReturn
 
+#: What a command has to add when it ends so.
+remark = ""
+
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
@@ -43,6 +46,6 @@ def _end(number: int) -> NoReturn:
             target.discard_unfinished()
         # Not by sys.stderr, which another thread may hold; on a terminal, the bar goes and the cursor comes back.
         clear = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""
-        os.write(2, f"{clear}volconv: {SAID[signal.Signals(number)]}\n".encode())
+        os.write(2, f"{clear}volconv: {SAID[signal.Signals(number)]}{remark}\n".encode())
     finally:
         os._exit(128 + number)

@@ -47,6 +47,11 @@ class Summary:
         """How many failed."""
         return sum(count for (status, _), count in self._counts.items() if status == "failed")
 
+    def said_on_the_way(self, total: int) -> str:
+        """One line on how far it got, and how to go on from there."""
+        made = sum(count for (status, _), count in self._counts.items() if status in ("done", "skipped"))
+        return f"{made} of {counted(total, 'file')} were made, and --skip-existing goes on from there"
+
     def table(self, seconds: float) -> str:
         """All of it in at most 80 columns, but for names, which are not broken."""
         lines = [" result    files  why", f" {'─' * (WIDTH - 2)}"]
