@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from volconv.errors import VolconvError
+from volconv.errors import OutOfMemoryError, VolconvError
 from volconv.naming import check_tasks, name_outputs
 
 if TYPE_CHECKING:
@@ -72,7 +72,8 @@ def apply_many(
     kernel : str or array
         As in :func:`volconv.apply`.
     jobs : int
-        How many are done at once; ``threads`` and ``memory`` are for all of them together. No bits depend on it.
+        How many are done at once; ``threads`` and ``memory`` are for all of them together, and a volume that does not
+        fit into its share of memory is done alone, at the end. No bits depend on it.
     fail_fast : bool
         Begin no other after the first that fails; what is under way is finished.
     mkdir : bool
@@ -137,25 +138,26 @@ def run_tasks(
     from volconv.params import parse_integer
 
     jobs = max(1, min(parse_integer("jobs", jobs, at_least=1), len(tasks)))
-    if jobs > 1:
-        threads = max(1, thread_count(threads) // jobs)
-        memory = share(memory_bound(memory), jobs)
     waiting, stop = iter(tasks), threading.Event()
-    one = partial(
-        _outcome,
-        kernel=kernel,
-        reading=reading or {},
-        stop=stop,
-        progress=progress,
-        options=options | {"threads": threads, "memory": memory},
-    )
-    if jobs == 1:  # in the caller's own thread, where an interruption ends it at once
-        for outcome in map(one, waiting):
+    one = partial(_outcome, kernel=kernel, reading=reading or {}, stop=stop, progress=progress)
+    failed = False
+    if jobs > 1:
+        shares = {"threads": max(1, thread_count(threads) // jobs), "memory": share(memory_bound(memory), jobs)}
+        later = []
+        for outcome in _at_once(partial(one, options=options | shares), waiting, jobs, fail_fast, stop):
+            if _may_fit(outcome):
+                later.append(outcome.task)  # when the others have ended, there is more for it
+                continue
+            failed = failed or outcome.status == "failed"
             yield outcome
-            if fail_fast and outcome.status == "failed":
-                break
-    else:
-        yield from _at_once(one, waiting, jobs, fail_fast, stop)
+        stop.clear()
+        waiting = chain(later, waiting)
+    # In the caller's own thread, where an interruption ends it at once.
+    options |= {"threads": threads, "memory": memory}
+    while not (fail_fast and failed) and (task := next(waiting, None)) is not None:
+        outcome = one(task, options=options)
+        failed = outcome.status == "failed"
+        yield outcome
     yield from map(Outcome, waiting)
 
 
@@ -166,19 +168,23 @@ def _at_once(
     pool = ThreadPoolExecutor(jobs, "volconv-job")
     try:
         running: set[Future[Outcome]] = set()
-        failed = False
         while True:
-            if not (fail_fast and failed):
-                running |= {pool.submit(one, task) for task in islice(waiting, jobs - len(running))}
+            running |= {pool.submit(one, task) for task in islice(waiting, jobs - len(running))}
             if not running:
                 return
             ended, running = wait(running, return_when=FIRST_COMPLETED)
             outcomes = [future.result() for future in ended]
-            failed = failed or any(outcome.status == "failed" for outcome in outcomes)
+            if fail_fast and any(outcome.status == "failed" and not _may_fit(outcome) for outcome in outcomes):
+                waiting = iter(())
             yield from outcomes
     finally:
         stop.set()
         pool.shutdown()
+
+
+def _may_fit(outcome: Outcome) -> bool:
+    """Whether a task failed for want of memory, of which it had but a share."""
+    return isinstance(outcome.error, OutOfMemoryError)
 
 
 class _Stopped(BaseException):
