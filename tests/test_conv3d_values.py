@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,9 +19,11 @@ from volconv.engines.cpu.gemm import panel_box
 from volconv.engines.factors import find_factors
 from volconv.errors import ParameterError
 from volconv.io.array import ArraySink, ArraySource
+from volconv.io.volume import Access
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
+from volconv.shapes import full_output_shape
 from volconv.tiling import work_items
 
 ALGORITHMS = ("direct", "separable", "winograd", "fft", "gemm")
@@ -40,10 +43,11 @@ def no_factors(case, weight, dtype):
     return find_factors(params, weight, compute_dtype(np.dtype(dtype))) is None
 
 
-def tiny_blocks(x, w, b, algorithm, threads=2, block_bytes=1, item_bytes=1, **parameters):
-    """conv3d in the smallest I/O blocks and work items that the algorithm allows: every seam there can be."""
+def tiny_blocks(x, w, b, algorithm, threads=2, block_box=None, item_bytes=1, copies=2, **parameters):
+    """conv3d as between files, in the smallest work items that the algorithm allows; blocks of a third of each axis."""
     params = Conv3dParams.parse(w.shape, **parameters)
     compute = np.result_type(x, w)
+    size = full_output_shape(x.shape, params)[2:]
     plan = make_plan(
         params,
         x.shape,
@@ -51,13 +55,34 @@ def tiny_blocks(x, w, b, algorithm, threads=2, block_bytes=1, item_bytes=1, **pa
         algorithm=algorithm,
         factors=find_factors(params, w, compute),
         threads=threads,
-        voxel_bytes=(x.itemsize, compute.itemsize),
-        block_bytes=block_bytes,
+        block_box=block_box or tuple(-(-n // 3) for n in size),
         item_bytes=item_bytes,
     )
     out = np.full(plan.output_shape, 77, compute)
-    run(plan, ArraySource(x), ArraySink(out), w, b)
+    run(replace(plan, copies=copies), FileSource(x), FileSink(out), w, b)
     return out, plan
+
+
+class FileSource(ArraySource):
+    """An array that is read as files are: into memory of the reader's."""
+
+    def __init__(self, array):
+        super().__init__(array)
+        self.info = replace(self.info, access=Access(order=(1, 0, 2, 3, 4)))
+
+    def read(self, region):
+        raise AssertionError(f"files are read into memory that is there (got {region})")
+
+
+class FileSink(ArraySink):
+    """An array that is written as files are."""
+
+    def __init__(self, array):
+        super().__init__(array)
+        self.info = replace(self.info, access=Access(order=(0, 2, 1, 3, 4)))
+
+    def view(self, region):
+        raise AssertionError(f"files are no memory (got {region})")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -101,7 +126,7 @@ def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilati
     x, w, b = values(rng, (1, 4, 17, 18, 37), "float32"), values(rng, (8, 4 // groups, 3, 3, 3), "float32"), None
     parameters = {"stride": stride, "padding": 3, "dilation": dilation, "groups": groups, "padding_mode": mode}
     got, plan = tiny_blocks(x, w, b, algorithm, item_bytes=1500, **parameters)
-    assert len({block.start[2] for block in plan.blocks}) >= 3
+    assert all(len({block.start[axis] for block in plan.blocks}) >= 3 for axis in (2, 3, 4))
     assert all(-(-n // i) >= 3 for n, i in zip(plan.output_shape[3:], plan.item_box[1:], strict=True))
     whole = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)
     assert got.tobytes() == whole.tobytes()
@@ -117,8 +142,8 @@ def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilati
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("item_bytes", [1, 3000, 100_000, 1 << 30])
-@pytest.mark.parametrize("block_bytes", [1, 50_000, 1 << 30])
-def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes, block_bytes):
+@pytest.mark.parametrize(("block_box", "copies"), [((1, 99, 99), 2), ((5, 4, 7), 1), ((99, 99, 99), 1)])
+def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes, block_box, copies):
     rng = np.random.default_rng(3)
     weight_shape, stride = ((10, 3, 3, 3, 3), 1) if algorithm == "winograd" else ((10, 3, 3, 2, 3), (1, 2, 1))
     x, w, b = (values(rng, s, "float32") for s in [(2, 6, 14, 15, 33), weight_shape, (10,)])
@@ -126,7 +151,7 @@ def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes,
     if algorithm == "separable":
         x, w = x[:, :2], np.ones_like(w[:, :1]) * w[:, :1, :1, :1, :1]
     once = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)
-    again, _ = tiny_blocks(x, w, b, algorithm, threads, block_bytes, item_bytes, **parameters)
+    again, _ = tiny_blocks(x, w, b, algorithm, threads, block_box, item_bytes, copies, **parameters)
     assert again.tobytes() == once.tobytes()
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from niftifiles import write
 from volconv.errors import ReadError, WriteError
-from volconv.io import Region, create_volume, open_stack, open_volume
+from volconv.io import Region, create_volume, open_stack, open_volume, unpacking
 from volconv.io import gzipped as module
 from volconv.io.gzipped import PIECE, Packer
 
@@ -256,10 +256,10 @@ def test_damage_anywhere_is_told_by_the_first_read(tmp_path, how, message, ahead
 @pytest.mark.parametrize("how", [{}, {"flip": -6}])
 def test_closing_stops_what_was_begun(tmp_path, monkeypatch, how):
     """However large the rest is, one piece is the last that is unpacked."""
-    monkeypatch.setattr("volconv.io.spool.COPY_BYTES", 1000)
+    monkeypatch.setattr(unpacking, "COPY_BYTES", 1000)
     volume(tmp_path / "v.nii.gz", **how)
     sizes, began, go_on = [], threading.Event(), threading.Event()
-    real = module_spool().unpacked
+    real = unpacking.unpacked
 
     class Slow:
         def __init__(self, stream):
@@ -282,7 +282,7 @@ def test_closing_stops_what_was_begun(tmp_path, monkeypatch, how):
         def __exit__(self, *error):
             return self._manager.__exit__(*error)
 
-    monkeypatch.setattr("volconv.io.spool.unpacked", Slowly)
+    monkeypatch.setattr(unpacking, "unpacked", Slowly)
     source = open_volume(tmp_path / "v.nii.gz")
     source.prefetch()
     assert began.wait(10)

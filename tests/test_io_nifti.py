@@ -9,7 +9,7 @@ import pytest
 
 from niftifiles import OBLIQUE, ROOT, copy, number, patch, write
 from volconv.errors import ReadError
-from volconv.io import Access, Region, Scaling, list_contents, open_volume
+from volconv.io import Region, Scaling, list_contents, open_volume
 from volconv.io.nifti.newheader import DTYPES
 
 REAL = (
@@ -37,7 +37,7 @@ def test_real_files(name):
         assert source.info.axes == "XYZT"[: image.ndim]
         packed = name.endswith(".gz")
         assert source.info.compression == ("gzip" if packed else None)
-        assert source.info.access == Access(chunk=None, spooled=packed)
+        assert source.info.access.in_turn == packed
         assert source.info.notes == (f"{Path(name).name} states no units, taken as mm",)
     (entry,) = list_contents(ROOT / name)
     assert (entry.name, entry.shape, entry.axes) == (str(ROOT / name), image.shape, "XYZT"[: image.ndim])
@@ -123,7 +123,7 @@ def test_content_tells_whether_a_file_is_gzipped(tmp_path):
         with open_volume(tmp_path / name) as source:
             assert source.numpy().sum() == 276
             assert source.info.compression == compression
-            assert source.info.access.spooled == (compression is not None)
+            assert source.info.access.in_turn == (compression is not None)
 
 
 @pytest.mark.parametrize("at", [400, -12, -4])

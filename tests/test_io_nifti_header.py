@@ -9,7 +9,7 @@ import pytest
 from niftifiles import OBLIQUE, ROOT, copy, new, number, patch, write
 from volconv.errors import WriteError
 from volconv.geometry import Geometry
-from volconv.io import Access, Region, Scaling, create_volume, describe_volume, open_volume
+from volconv.io import Region, Scaling, create_volume, describe_volume, open_volume
 
 REAL = (
     "tests/data/S0_10slices.nii.gz",
@@ -115,7 +115,7 @@ def test_a_new_header_is_like_nibabels(tmp_path, suffix):
     )
     packed = suffix == ".nii.gz"
     assert (info.format, info.axes, info.compression) == ("nifti", "XYZT", "gzip" if packed else None)
-    assert info.access == Access(chunk=None, spooled=packed)
+    assert (info.access.chunk, info.access.in_turn) == (None, packed)
     assert info.notes == ()
     image = nibabel.load(tmp_path / f"v{suffix}")
     assert image.shape == (6, 5, 4, 3)

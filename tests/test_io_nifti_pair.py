@@ -11,7 +11,7 @@ import pytest
 from niftifiles import OBLIQUE, copy, number, patch, write
 from volconv.errors import ParameterError, ReadError
 from volconv.geometry import Geometry
-from volconv.io import Access, create_volume, list_contents, open_volume
+from volconv.io import create_volume, list_contents, open_volume
 
 KINDS = [nibabel.Nifti1Pair, nibabel.nifti2.Nifti2Pair]
 ARRAY = np.arange(24, dtype=np.int16).reshape(4, 3, 2)
@@ -39,7 +39,7 @@ def test_a_pair_is_read_by_either_name(tmp_path, kind, byteorder, packed):
             np.testing.assert_array_equal(source.info.geometry.matrix, nibabel.load(path).affine)
             assert (source.info.format, source.info.axes, source.info.notes) == ("pair", "XYZ", ())
             assert source.info.compression == ("gzip" if packed else None)
-            assert source.info.access == Access(spooled=bool(packed))
+            assert source.info.access.in_turn == bool(packed)
         (entry,) = list_contents(path)
         assert (entry.name, entry.shape, entry.dtype, entry.axes) == (str(path), (4, 3, 2), "int16", "XYZ")
         new = copy(path, tmp_path / f"{name}.nii", note="n")

@@ -12,7 +12,7 @@ import tifffile
 
 from volconv.errors import OutOfMemoryError, ReadError, VolconvError
 from volconv.geometry import Geometry
-from volconv.io import Access, Region, list_contents, open_volume
+from volconv.io import Region, list_contents, open_volume
 from volconv.io.formats import SUFFIXES
 from volconv.io.raw import RawFile
 from volconv.io.tiff import open_file, opening, pages
@@ -65,7 +65,7 @@ def test_real_files(name):
         assert source.info.geometry == Geometry()
         assert source.info.axes == "ZYX"
         assert source.info.compression == "zlib"
-        assert source.info.access == Access(chunk=(1, 1, 1, 61, 57))
+        assert source.info.access.chunk == (1, 1, 1, 61, 57)
         assert source.info.time_step is source.info.scaling is source.info.header is None
         assert source.info.notes == (f"{Path(name).name} does not say what its pages are, taken as slices along Z",)
         np.testing.assert_array_equal(source.numpy()[0, 0], tifffile.imread(ROOT / name))
@@ -118,7 +118,7 @@ def test_compressions_and_predictors(path, compression, layout, byteorder, dtype
     with open_volume(path) as source:
         assert source.info.compression == compression
         flat = compression is None and "tile" not in layout
-        assert source.info.access == Access(chunk=None if flat else (1, 1, 1, 19, 37))
+        assert source.info.access.chunk == (None if flat else (1, 1, 1, 19, 37))
         assert isinstance(source._reader, RawFile) == flat
         np.testing.assert_array_equal(source.numpy()[0, 0], array)
         part = Region((0, 0, 1, 2, 15), (1, 1, 2, 18, 36))

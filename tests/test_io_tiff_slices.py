@@ -9,7 +9,7 @@ import tifffile
 
 from volconv.errors import ParameterError, ReadError
 from volconv.geometry import Geometry
-from volconv.io import Access, Entry, Region, list_contents, open_volume
+from volconv.io import Entry, Region, list_contents, open_volume
 
 
 def noise(shape, dtype="uint16"):
@@ -50,7 +50,7 @@ def test_what_is_known_of_slices(slices):
         info = source.info
         assert (info.format, info.axes, info.dtype) == ("slices", "ZYX", np.uint16)
         assert info.geometry == Geometry()
-        assert info.access == Access(chunk=(1, 1, 1, 5, 6))
+        assert info.access.chunk == (1, 1, 1, 5, 6)
         assert info.compression == "mixed"
         assert info.time_step is None
         assert info.notes == ()
@@ -120,7 +120,7 @@ def test_slices_of_colours(tmp_path, shape, options, letters):
     expected = array if letters == "SYX" else array.transpose(0, 3, 1, 2)
     with open_volume(folder, rgb=True) as source:
         assert source.info.axes == f"Z{letters}"
-        assert source.info.access == Access(chunk=(1, samples, 1, 5, 6))
+        assert source.info.access.chunk == (1, samples, 1, 5, 6)
         np.testing.assert_array_equal(source.numpy()[0], expected.transpose(1, 0, 2, 3))
         region = Region((0, 1, 2, 1, 2), (1, 3, 4, 4, 6))
         np.testing.assert_array_equal(source.read(region), source.numpy()[region.slices])

@@ -102,7 +102,7 @@ def test_what_is_told_beforehand(folder, options):
     assert sink.info == told
     assert (told.format, told.axes, told.shape, told.geometry) == ("slices", "ZYX", SHAPE, MICRONS)
     assert told.compression == options.get("compression")
-    assert told.access.spooled == bool(options)
+    assert bool(told.access.spool_bytes) == bool(options)
     tile = {"16,32": (16, 32), "16": (16, 16)}.get(options.get("tile"), (37, 41))
     assert told.access.chunk == ((1, 1, 1, *tile) if options else None)
 

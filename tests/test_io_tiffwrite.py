@@ -180,7 +180,7 @@ def test_what_is_told_beforehand(words):
         assert told.axes == ("TZCYX" if kind == "imagej" and unpacked_by_imagej else "TCZYX")
         assert told.time_step == 1.5
         assert told.geometry == MICRONS
-        assert told.access.spooled == bool(options)
+        assert bool(told.access.spool_bytes) == bool(options)
     assert told.access.chunk == (1, 1, 1, 16, 16)
     assert told.compression is None
     packed = describe_volume(path, shape=SHAPE, dtype=dtype, options={"compression": "Deflate"})

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from volconv.errors import ParameterError
-from volconv.memory import LIBRARIES, MOST_BY_DEFAULT, free_memory, in_words, memory_bound, parse_memory, share
+from volconv.memory import LIBRARIES, MOST_BY_DEFAULT, default_memory, free_memory, in_words, parse_memory, share
 
 GIB = 1 << 30
 
@@ -49,9 +49,8 @@ def test_sizes_in_words(size, text):
     assert in_words(size) == text
 
 
-def test_a_bound_that_is_asked_for_and_the_default():
-    assert memory_bound("1G") == GIB
-    assert LIBRARIES <= memory_bound(None) <= MOST_BY_DEFAULT
+def test_the_default():
+    assert LIBRARIES <= default_memory() <= MOST_BY_DEFAULT
 
 
 def test_several_jobs_share_one_bound():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from volconv.params import Conv3dParams
 from volconv.region import Region
 from volconv.shapes import block_shape
-from volconv.tiling import ITEMS_PER_THREAD, io_blocks, item_shape, work_items
+from volconv.tiling import ITEMS_PER_THREAD, halved, io_blocks, item_shape, work_items
 
 small = st.integers(1, 4)
 
@@ -32,7 +32,8 @@ def convolutions(draw):
     return params, shape, tuple(draw(st.integers(1, 6)) for _ in range(3))
 
 
-budgets = st.integers(0, 200_000)
+boxes = st.tuples(st.integers(1, 25), st.integers(1, 25), st.integers(1, 25))
+sizes_of_items = st.integers(0, 200_000)
 
 
 def times_covered(shape, boxes):
@@ -47,71 +48,45 @@ def times_covered(shape, boxes):
 
 
 @settings(deadline=None)
-@given(convolutions(), st.floats(0, 50), budgets)
-def test_blocks_cover_the_output_once(convolution, voxel_bytes, budget):
-    params, shape, grid = convolution
-    blocks = io_blocks(shape, params, grid, voxel_bytes, budget)
+@given(convolutions(), boxes, st.integers(1, 3))
+def test_blocks_cover_the_output_once(convolution, box, volumes):
+    _, shape, _ = convolution
+    blocks = io_blocks(shape, volumes, box)
     assert (times_covered(shape, [block.slices for block in blocks]) == 1).all()
-    assert blocks == sorted(blocks, key=lambda block: block.start)
+    assert all(n <= b for block in blocks for n, b in zip(block.shape[2:], box, strict=True))
+    assert max(block.shape[0] for block in blocks) == min(volumes, shape[0])
 
 
-@settings(deadline=None)
-@given(convolutions(), st.floats(0, 50), budgets)
-def test_blocks_start_on_the_grid_and_hold_whole_planes(convolution, voxel_bytes, budget):
-    params, shape, grid = convolution
-    for block in io_blocks(shape, params, grid, voxel_bytes, budget):
-        assert block.start[2] % grid[0] == 0
-        assert block.start[1:2] + block.start[3:] == (0, 0, 0)
-        assert block.stop[1:2] + block.stop[3:] == shape[1:2] + shape[3:]
-
-
-@settings(deadline=None)
-@given(convolutions(), st.floats(0, 50), budgets, st.integers(1, 9))
-def test_blocks_end_between_chunks_where_they_are_thick_enough(convolution, voxel_bytes, budget, chunk):
-    params, shape, grid = convolution
-    together = math.lcm(grid[0], chunk)
-    blocks = io_blocks(shape, params, grid, voxel_bytes, budget, chunk)
-    assert (times_covered(shape, [block.slices for block in blocks]) == 1).all()
-    thickest = max((block.shape[2] for block in blocks), default=0)
-    if thickest < shape[2]:
-        alone = max(block.shape[2] for block in io_blocks(shape, params, grid, voxel_bytes, budget))
-        assert thickest <= alone
-        assert thickest == alone // together * together or alone < together
-
-
-@settings(deadline=None)
-@given(convolutions(), st.floats(1, 50), budgets)
-def test_blocks_fit_the_budget_or_are_as_thin_as_can_be(convolution, voxel_bytes, budget):
-    params, shape, grid = convolution
-    for block in io_blocks(shape, params, grid, voxel_bytes, budget):
-        assert math.prod(block.shape) * voxel_bytes <= budget * (1 + 1e-9) or (
-            block.shape[0] == 1 and block.shape[2] <= grid[0]
-        )
-
-
-def test_a_budget_that_holds_everything_makes_one_block():
-    params = Conv3dParams.parse((2, 1, 3, 3, 3))
-    shape = (3, 2, 8, 9, 10)
-    assert io_blocks(shape, params, (1, 1, 1), 8, 8 * math.prod(shape)) == [Region.whole(shape)]
-
-
-def test_volumes_are_cut_last():
-    params = Conv3dParams.parse((2, 1, 3, 3, 3))
-    shape = (5, 2, 8, 9, 10)
-    blocks = io_blocks(shape, params, (1, 1, 1), 8, 2 * 8 * math.prod(shape[1:]))
-    assert [(block.start[0], block.stop[0]) for block in blocks] == [(0, 2), (2, 4), (4, 5)]
-    assert all(block.shape[1:] == shape[1:] for block in blocks)
+def test_a_column_is_gone_through_along_d():
+    blocks = io_blocks((2, 1, 4, 6, 8), 1, (2, 3, 8))
+    starts = [(block.start[0], *block.start[2:]) for block in blocks]
+    assert starts == [(n, z, y, 0) for n in (0, 1) for y in (0, 3) for z in (0, 2)]
 
 
 def test_no_volumes_are_no_blocks():
-    assert io_blocks((0, 1, 5, 5, 5), Conv3dParams.parse((1, 1, 3, 3, 3)), (1, 1, 1), 8, 100) == []
+    assert io_blocks((0, 1, 5, 5, 5), 1, (2, 2, 2)) == []
+
+
+@settings(deadline=None)
+@given(convolutions(), boxes)
+def test_halved_blocks_lie_on_the_grid_and_cover_the_same(convolution, box):
+    _, shape, grid = convolution
+    on_grid = tuple(max(cell, n // cell * cell) for n, cell in zip(box, grid, strict=True))
+    blocks = io_blocks(shape, 2, on_grid)
+    for _ in range(12):
+        parts = [part for block in blocks for part in halved(block, grid)]
+        assert (times_covered(shape, [part.slices for part in parts]) == 1).all()
+        assert all(a % cell == 0 for part in parts for a, cell in zip(part.start[2:], grid, strict=True))
+        blocks = parts
+    assert all(n <= cell for block in blocks for n, cell in zip(block.shape[2:], grid, strict=True))
+    assert all(block.shape[0] == 1 for block in blocks)
 
 
 # --- work items
 
 
 @settings(deadline=None)
-@given(convolutions(), st.sampled_from([2, 4, 8]), budgets, st.integers(1, 9))
+@given(convolutions(), st.sampled_from([2, 4, 8]), sizes_of_items, st.integers(1, 9))
 def test_an_items_box_lies_on_the_grid_and_groups_fit_its_bytes(convolution, itemsize, block_bytes, threads):
     params, shape, grid = convolution
     groups, box = item_shape(shape, params, grid, itemsize, block_bytes, threads)
@@ -146,13 +121,14 @@ def test_no_voxel_is_read_over_and_over(size, channels, kernel, dilation, block_
 
 
 @settings(deadline=None)
-@given(convolutions(), budgets, st.integers(1, 9), st.data())
-def test_items_of_all_blocks_cover_the_output_once_on_the_grid(convolution, block_bytes, threads, data):
+@given(convolutions(), sizes_of_items, st.integers(1, 9), boxes)
+def test_items_of_all_blocks_cover_the_output_once_on_the_grid(convolution, block_bytes, threads, block_box):
     params, shape, grid = convolution
     item_groups, box = item_shape(shape, params, grid, 4, block_bytes, threads)
     per_group = params.out_channels // params.groups
     covered = []
-    for block in io_blocks(shape, params, grid, 8.0, data.draw(budgets)):
+    on_grid = tuple(max(cell, n // cell * cell) for n, cell in zip(block_box, grid, strict=True))
+    for block in io_blocks(shape, 1, on_grid):
         for item in work_items(block, params.groups, item_groups, box):
             first, last = item.groups
             assert 0 <= first < last <= params.groups

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv import dtypes
+from volconv.budget import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, OutputExistsError, ShapeError
 from volconv.io import create_volume, describe_volume, opened
 from volconv.io.array import ArraySink, ArraySource
 from volconv.io.target import OVERWRITE_HINT
+from volconv.io.volume import Reading
 from volconv.job import check_bias, resolve_job
-from volconv.memory import memory_bound
+from volconv.memory import parse_memory
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
@@ -267,11 +269,9 @@ def apply(
             folder = os.fspath(destination).endswith("/")
             raise OutputExistsError(why, hint="remove it, or name a new one" if folder else OVERWRITE_HINT)
         kept = there.info if there is not None and not replaced else None
-        sink = None
         if kept is None and not dry_run:
             volume.prefetch()
-            sink = files.enter_context(create_volume(destination, **target))
-        info = kept or (describe_volume(destination, **target) if sink is None else sink.info)
+        info = kept or describe_volume(destination, **target)
         plan = make_plan(
             job.params,
             volume.info.shape,
@@ -279,15 +279,18 @@ def apply(
             algorithm=algorithm,
             factors=find_factors(job.params, job.weight, job.compute_dtype),
             threads=threads,
-            memory=memory_bound(memory),
-            voxel_bytes=(volume.info.dtype.itemsize, job.output_dtype.itemsize),
-            chunk_depth=info.access.chunk[2] if info.access.chunk else 1,
+            ends=Ends(volume.info, info),
+            memory=None if memory is None else parse_memory(memory),
         )
         report = ApplyReport(
             volume.names, str(destination), volume.info, info, job, plan, skipped=kept is not None, replaced=replaced
         )
-        if sink is None:
+        if kept is not None or dry_run:
             return report
+        traffic = plan.traffic
+        assert traffic is not None  # noqa: S101  # there are files at its ends
+        volume.expect(Reading(traffic.in_turn, traffic.source_cache))
+        sink = files.enter_context(create_volume(destination, **target))
         outcome = run(plan, volume, sink, job.weight, job.bias, progress)
         ending = perf_counter()
         sink.commit()

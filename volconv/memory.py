@@ -54,16 +54,8 @@ def in_words(size: int) -> str:
     return f"{whole // 1024}G" if whole % 1024 == 0 else f"{whole}M"
 
 
-def memory_bound(memory: str | int | None) -> int:
-    """Bytes that a run may have resident: those asked for, or a quarter of what is free, at most 4 GiB.
-
-    Raises
-    ------
-    ParameterError
-        As :func:`parse_memory`.
-    """
-    if memory is not None:
-        return parse_memory(memory)
+def default_memory() -> int:
+    """Bytes that a run may take where nobody says: a quarter of what is free, at most 4 GiB."""
     return max(LIBRARIES, min(free_memory() // 4, MOST_BY_DEFAULT))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
+import gc
 import math
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -18,30 +19,37 @@ from volconv.engines.cpu.memory import LINE, Buffers
 from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
-from volconv.padding import FILL, Piece, padded_axes, read_block
-from volconv.region import Region
+from volconv.errors import OutOfMemoryError
+from volconv.padding import FILL, padded_axes, read_block
 from volconv.shapes import padded_interval
-from volconv.tiling import work_items
+from volconv.steps import steps
+from volconv.tiling import halved, work_items
+from volconv.window import Room, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from volconv.io.volume import Scaling, Sink, Source
-    from volconv.padding import Run
+    from volconv.padding import Piece, Run
+    from volconv.params import Triple
     from volconv.plan import Plan
+    from volconv.region import Region
+    from volconv.steps import Step
     from volconv.tiling import Item
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run found: counts over all voxels, and seconds spent waiting for each part."""
+    """What a run found: counts over all voxels, seconds spent waiting for each part, how often blocks were halved."""
 
     counts: Counts = NONE_LOST
     read_seconds: float = 0.0
     compute_seconds: float = 0.0
     write_seconds: float = 0.0
+    halvings: int = 0
 
 
 def run(
@@ -53,6 +61,8 @@ def run(
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Carry out a plan. The next block is read, and the last one written, while one is computed.
+
+    Where memory runs out, blocks are halved, and it goes on from the first that is not written; bits do not change.
 
     Parameters
     ----------
@@ -68,59 +78,133 @@ def run(
     """
     outcome = Outcome()
     total = math.prod(plan.output_shape)
-    done, lock = 0, threading.Lock()
+    convolution = _Convolution(plan, weight, bias, source, sink)
+    blocks, threads = list(plan.blocks), plan.threads
+    with convolution.engine.session():
+        while blocks:
+            done = total - sum(math.prod(block.shape) for block in blocks)
+            passed = _Pass(plan, convolution, blocks, _progress(progress, done, total), outcome)
+            try:
+                passed.run(threads)
+            except MemoryError as error:
+                blocks, threads = _smaller(passed.left(), convolution.grid, threads, error)
+                outcome.halvings += 1
+            else:
+                blocks = []
+            del passed
+            if blocks:
+                convolution.drop_memory()
+    source.finish()
+    return outcome
+
+
+def _progress(told: Callable[[int, int], None] | None, done: int, total: int) -> Callable[[int], None] | None:
+    """Add up voxels that are done, and tell of them."""
+    if told is None:
+        return None
+    lock = threading.Lock()
 
     def advance(voxels: int) -> None:
         nonlocal done
         with lock:
             done += voxels
-            if progress is not None:
-                progress(done, total)
+            told(done, total)
 
-    convolution = _Convolution(plan, weight, bias, source, sink)
-    with (
-        convolution.engine.session(),
-        Workers(plan.threads) as workers,
-        ThreadPoolExecutor(1, "volconv-read") as reader,
-        ThreadPoolExecutor(1, "volconv-write") as writer,
-    ):
-        coming = None if source.info.access.in_memory else _ahead(reader, convolution.read, plan.blocks)
-        written = None
-        for block in plan.blocks:
-            started = perf_counter()
-            piece = next(coming) if coming else convolution.read(block)
-            outcome.read_seconds += perf_counter() - started
+    return advance
 
-            started = perf_counter()
-            view = sink.view(block)
-            result = np.empty(block.shape, sink.info.dtype) if view is None else view
-            outcome.counts += convolution.compute(workers, block, piece, result, advance if progress else None)
-            outcome.compute_seconds += perf_counter() - started
-            del piece
 
-            if view is None:
+def _smaller(blocks: list[Region], grid: Triple, threads: int, error: MemoryError) -> tuple[list[Region], int]:
+    """Blocks of half the size; with half the threads where blocks are as small as they can be."""
+    if isinstance(error, OutOfMemoryError):
+        raise error
+    parts = [part for block in blocks for part in halved(block, grid)]
+    if len(parts) == len(blocks):
+        if threads == 1:
+            raise error
+        threads //= 2
+    return parts, threads
+
+
+class _Pass:
+    """One go through blocks: ahead of the one that is computed one is read, behind it one is written."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        convolution: _Convolution,
+        blocks: list[Region],
+        advance: Callable[[int], None] | None,
+        outcome: Outcome,
+    ) -> None:
+        self._convolution, self._blocks = convolution, blocks
+        self._advance, self._outcome = advance, outcome
+        self._copies = min(plan.copies, len(blocks))
+        self._writes: deque[tuple[Future[None], Counts]] = deque()
+        self._done = 0
+
+    def left(self) -> list[Region]:
+        """Blocks that are not written, when nothing runs any more."""
+        while self._writes and self._writes[0][0].done() and self._writes[0][0].exception() is None:
+            self._written()
+        return self._blocks[self._done :]
+
+    def run(self, threads: int) -> None:
+        """Go through all blocks."""
+        sink, outcome, compute = self._convolution.sink, self._outcome, self._convolution.compute
+        read = self._convolution.reading(self._blocks, self._copies)
+        rooms: list[Room] = []
+        if not sink.info.access.in_memory:
+            most = [max(block.shape[axis] for block in self._blocks) for axis in range(5)]
+            rooms = [Room(most, sink.info.dtype, sink.info.access.order) for _ in range(self._copies)]
+        with (
+            Workers(threads) as workers,
+            ThreadPoolExecutor(1, "volconv-read") as reader,
+            ThreadPoolExecutor(1, "volconv-write") as writer,
+        ):
+            coming = reader.submit(read, 0) if rooms or len(self._blocks) > 1 else None
+            for i, block in enumerate(self._blocks):
+                more = i + 1 < len(self._blocks)
                 started = perf_counter()
-                if written is not None:
-                    written.result()
-                written = writer.submit(sink.write, block, result)
-                outcome.write_seconds += perf_counter() - started
-        if written is not None:
+                stored = coming.result() if coming is not None else read(i)
+                coming = reader.submit(read, i + 1) if more and self._copies > 1 else None
+                now = perf_counter()
+                outcome.read_seconds += now - started
+
+                while len(self._writes) >= self._copies:
+                    self._written()
+                started = perf_counter()
+                outcome.write_seconds += started - now
+                result = rooms[i % self._copies].of(block.shape) if rooms else sink.view(block)
+                assert result is not None  # noqa: S101  # the sink is memory, as it says
+                counts = compute(workers, block, stored, result, self._advance)
+                outcome.compute_seconds += perf_counter() - started
+                del stored
+                if more and coming is None:
+                    coming = reader.submit(read, i + 1)
+                if rooms:
+                    self._writes.append((writer.submit(_write, sink, block, result), counts))
+                else:
+                    outcome.counts += counts
+                    self._done += 1
             started = perf_counter()
-            written.result()
+            while self._writes:
+                self._written()
             outcome.write_seconds += perf_counter() - started
-    return outcome
+
+    def _written(self) -> None:
+        """Wait for the first of the blocks that are being written."""
+        write, counts = self._writes[0]
+        write.result()
+        self._writes.popleft()
+        self._outcome.counts += counts
+        self._done += 1
 
 
-def _ahead(
-    pool: ThreadPoolExecutor, read: Callable[[Region], _Stored], blocks: tuple[Region, ...]
-) -> Iterator[_Stored]:
-    """Results of ``read`` for each block in turn, the next one under way while the last is used."""
-    pending = [pool.submit(read, block) for block in blocks[:1]]
-    for i in range(len(blocks)):
-        stored = pending.pop().result()
-        pending += [pool.submit(read, block) for block in blocks[i + 1 : i + 2]]
-        yield stored
-        del stored
+def _write(sink: Sink, block: Region, values: NDArray[Any]) -> None:
+    try:
+        sink.write(block, values)
+    except MemoryError as error:  # a part may be written, and what is packed in turn cannot be begun anew
+        raise OutOfMemoryError("writing needs more memory than there is") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,26 +241,32 @@ class _Convolution:
         self.engine = get_engine(plan.algorithm)
         self._prepared = prepare(plan.algorithm, plan.problem, weight, bias)
 
-    def read(self, block: Region) -> _Stored:
-        """Read what a block of outputs needs; a view where the source is memory."""
-        params = self.plan.params
-        extents = []
-        for i, axis in enumerate(self.axes):
-            span = padded_interval(block.start[2 + i], block.stop[2 + i], params.stride[i], params.effective_kernel[i])
-            extents.append(tuple(axis.extents(*span)))
-        piece = Piece(tuple(extents))
-        parts = [
-            Region((block.start[0], 0, d[0], h[0], w[0]), (block.stop[0], params.in_channels, d[1], h[1], w[1]))
-            for d, h, w in itertools.product(*extents)
-        ]
+    @property
+    def grid(self) -> Triple:
+        """What blocks start at multiples of."""
+        return self.engine.needs(self.plan.problem).grid
+
+    def drop_memory(self) -> None:
+        """Let go of what this thread holds for work items, and of what a failure still refers to."""
+        self._buffers = Buffers()
+        gc.collect()
+
+    def reading(self, blocks: list[Region], copies: int) -> Callable[[int], _Stored]:
+        """How the input of each block is read, by its number, in order; a view where the source is memory."""
+        every = list(steps(blocks, self.axes, self.plan.params))
+        if self.source.info.access.in_memory:
+            return lambda i: _Stored(self._view(every[i]), every[i].piece)
+        window = Window(self.source, every, copies)
+        return lambda i: _Stored(window.read(every[i]), every[i].piece)
+
+    def _view(self, step: Step) -> NDArray[Any]:
+        parts = list(replace(step, kept=0).fresh())
         if len(parts) == 1:
-            return _Stored(self.source.read(parts[0]), piece)
-        values = np.empty((block.shape[0], params.in_channels, *piece.size), self.source.info.dtype)
-        for part in parts:
-            place = [piece.place(i, start) for i, start in enumerate(part.start[2:])]
-            box = tuple(slice(p, p + n) for p, n in zip(place, part.shape[2:], strict=True))
-            values[(slice(None), slice(None), *box)] = self.source.read(part)
-        return _Stored(values, piece)
+            return self.source.read(parts[0][0])
+        values = np.empty(step.shape, self.source.info.dtype)
+        for region, place in parts:
+            self.source.read_into(region, values[place.slices])
+        return values
 
     def compute(
         self,

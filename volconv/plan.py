@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from volconv.budget import Memory, cut
 from volconv.engines import Problem, get_engine
 from volconv.engines.cpu.plan import choose
 from volconv.engines.cpu.workers import thread_count
 from volconv.engines.planar import planar_params
-from volconv.memory import LIBRARIES
 from volconv.region import Region
 from volconv.shapes import full_output_shape
 from volconv.tiling import io_blocks, item_shape
+from volconv.traffic import Traffic, traffic
 
 if TYPE_CHECKING:
+    from volconv.budget import Ends
     from volconv.engines.factors import Factors
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
-
-#: Bytes that one I/O block of a file may take; two are held at a time, one read or written while one is computed.
-BLOCK_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +42,17 @@ class Plan:
     candidates : dict
         Predicted seconds on one thread by algorithm.
     threads : int
-    memory : int or None
-        Bytes that the process may have resident; None for arrays, which are there already.
     item_groups : int
     item_box : tuple of 3 ints
         Groups, and outputs along D, H, W, of one work item.
     blocks : tuple of Region
         I/O blocks of the output, in order.
+    copies : int
+        I/O blocks that are held: 2 where the next one is read, and the last one written, while one is computed.
+    memory : Memory or None
+        What the process holds; None for arrays, which are there already.
+    traffic : Traffic or None
+        What is read and written of files.
     """
 
     params: Conv3dParams
@@ -60,10 +63,12 @@ class Plan:
     algorithm: str
     candidates: dict[str, float]
     threads: int
-    memory: int | None
     item_groups: int
     item_box: Triple
     blocks: tuple[Region, ...]
+    copies: int = 1
+    memory: Memory | None = None
+    traffic: Traffic | None = None
 
     @property
     def is_complex(self) -> bool:
@@ -99,10 +104,9 @@ def make_plan(
     algorithm: str = "auto",
     factors: Factors | None = None,
     threads: int | None = None,
+    ends: Ends | None = None,
     memory: int | None = None,
-    voxel_bytes: tuple[int, int] = (0, 0),
-    chunk_depth: int = 1,
-    block_bytes: int | None = None,
+    block_box: Triple | None = None,
     item_bytes: int | None = None,
 ) -> Plan:
     """Decide on algorithm, blocks and work items.
@@ -117,19 +121,20 @@ def make_plan(
         What the weights are a product of.
     threads : int, optional
         One for each core by default.
+    ends : Ends, optional
+        The files that the run is between. Without them all is in memory, and the whole volume is one block.
     memory : int, optional
-        Bytes that the process may have resident: blocks of files are so large that it has not more.
-    voxel_bytes : tuple of 2 ints
-        Bytes of a stored input voxel and of an output voxel that an I/O block holds; 0 for those that are views of
-        memory. Two zeros: the whole volume is one block.
-    chunk_depth : int
-        Planes that the target packs together.
-    block_bytes, item_bytes : int, optional
-        Sizes to aim at for I/O blocks and for the padded blocks of work items. They change no bits.
+        Bytes that the process may hold, for files; by default :func:`volconv.memory.default_memory`, or what is needed.
+    block_box : tuple of 3 ints, optional
+        Outputs (D, H, W) of an I/O block, in place of those that fit; the algorithm's grid may make it larger.
+    item_bytes : int, optional
+        Size to aim at for the padded block of a work item. Like the others it changes no bits.
 
     Raises
     ------
     ShapeError, ParameterError
+    OutOfMemoryError
+        Nothing fits into ``memory``; the message says what would.
     """
     output_shape = full_output_shape(input_shape, params)
     problem = real_problem(params, output_shape, compute_dtype, factors)
@@ -144,14 +149,7 @@ def make_plan(
         item_bytes or needs.block_bytes,
         count,
     )
-    if voxel_bytes == (0, 0):
-        blocks = [Region.whole(output_shape)] if output_shape[0] else []
-    else:
-        per_output = voxel_bytes[0] * params.in_channels / params.out_channels * float(np.prod(params.stride))
-        if block_bytes is None:  # three are held at a time: read, computed, written
-            block_bytes = BLOCK_BYTES if memory is None else min(BLOCK_BYTES, max(0, memory - LIBRARIES) // 3)
-        blocks = io_blocks(output_shape, params, needs.grid, per_output + voxel_bytes[1], block_bytes, chunk_depth)
-    return Plan(
+    plan = Plan(
         params=params,
         input_shape=input_shape,
         output_shape=output_shape,
@@ -160,8 +158,24 @@ def make_plan(
         algorithm=choice.algorithm,
         candidates=choice.candidates,
         threads=count,
-        memory=memory,
         item_groups=groups,
         item_box=box,
+        blocks=(Region.whole(output_shape),) if output_shape[0] else (),
+    )
+    if block_box is not None:
+        on_grid = [max(cell, n // cell * cell) for n, cell in zip(block_box, needs.grid, strict=True)]
+        return replace(plan, blocks=tuple(io_blocks(output_shape, 1, (on_grid[0], on_grid[1], on_grid[2]))))
+    if ends is None:
+        return plan
+    found = cut(problem, params, choice.algorithm, ends, memory, count)
+    blocks = io_blocks(output_shape, found.volumes, found.box)
+    return replace(
+        plan,
+        threads=found.threads,
+        item_groups=found.item_groups,
+        item_box=found.item_box,
         blocks=tuple(blocks),
+        copies=found.copies,
+        memory=found.memory,
+        traffic=traffic(params, ends, blocks, found.caches, choice.candidates[choice.algorithm] / found.threads),
     )

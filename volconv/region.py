@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 Index5 = tuple[int, int, int, int, int]
 
+#: The axis order of a C-ordered (N, C, D, H, W) array.
+NCDHW: Index5 = (0, 1, 2, 3, 4)
+
 
 @dataclass(frozen=True, slots=True)
 class Region:

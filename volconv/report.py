@@ -153,7 +153,7 @@ class ApplyReport:
             "algorithm": plan.algorithm_facts(),
             "plan": {
                 "threads": plan.threads,
-                "memory": plan.memory,
+                **_means(plan),
                 "blocks": len(plan.blocks),
                 "block_shape": plan.blocks[0].shape if plan.blocks else None,
                 "item_groups": plan.item_groups,
@@ -261,6 +261,21 @@ def peak_memory() -> int:
     """Most bytes that this process had resident at a time."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
+
+
+def _means(plan: Plan) -> dict[str, Any]:
+    """What a run takes beside voxels: memory by parts, what goes to and from files, time."""
+    memory, traffic = plan.memory, plan.traffic
+    assert memory is not None  # noqa: S101  # files are at the run's ends
+    assert traffic is not None  # noqa: S101
+    facts = asdict(traffic)
+    return {
+        "memory": asdict(memory) | {"peak": memory.peak},
+        "blocks_held": plan.copies,
+        "traffic": {name: facts[name] for name in ("read_bytes", "written_bytes", "halo", "in_turn")},
+        "spool": {"source": traffic.source_spool, "target": traffic.target_spool},
+        "predicted_seconds": traffic.seconds,
+    }
 
 
 def _volume(info: VolumeInfo) -> dict[str, Any]:

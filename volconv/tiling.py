@@ -34,46 +34,48 @@ class Item(NamedTuple):
     stop: Triple
 
 
-def io_blocks(
-    output_shape: Index5,
-    params: Conv3dParams,
-    grid: Triple,
-    voxel_bytes: float,
-    budget: int,
-    chunk_depth: int = 1,
-) -> list[Region]:
-    """Regions of the output that are read, computed and written in turn: slabs along D of all channels.
+def io_blocks(output_shape: Index5, volumes: int, box: Triple) -> list[Region]:
+    """Regions of the output that are read, computed and written in turn, of all channels.
+
+    Those that are cut apart along H and W alone follow each other last: a column is gone through along D, so that what
+    a block shares with the one before it is most of its halo.
 
     Parameters
     ----------
     output_shape : tuple of 5 ints
-    params : Conv3dParams
-    grid : tuple of 3 ints
-        Slabs start at multiples of ``grid[0]``.
-    voxel_bytes : float
-        Bytes held for each voxel of a slab's input and output together, per output voxel.
-    budget : int
-        Bytes that one slab may take; a slab is never thinner than ``grid[0]``, nor volumes cut where they need not be.
-    chunk_depth : int
-        Planes that the target packs together: slabs end between chunks where they are thick enough for one.
+    volumes : int
+        That one block holds; more than one only of whole volumes.
+    box : tuple of 3 ints
+        Outputs (D, H, W) of a block.
+
+    Examples
+    --------
+    >>> [block.start[2:] for block in io_blocks((1, 1, 4, 4, 4), 1, (2, 2, 4))]
+    [(0, 0, 0), (2, 0, 0), (0, 2, 0), (2, 2, 0)]
     """
-    volumes, channels, depth, height, width = output_shape
-    if not volumes:
-        return []
-    plane = max(1.0, voxel_bytes * channels * height * width)
-    whole = budget // (plane * depth)
-    if whole >= 1:
-        step = min(volumes, int(whole))
-        return [Region((n, 0, 0, 0, 0), (min(n + step, volumes), *output_shape[1:])) for n in range(0, volumes, step)]
-    halo = params.effective_kernel[0] / params.stride[0]
-    fitting = max(1, int(budget / plane - halo))
-    together = math.lcm(grid[0], chunk_depth)
-    thickness = _aligned(fitting, together if together <= fitting else grid[0])
+    count, channels, *size = output_shape
+    ranges = [[(a, min(a + step, n)) for a in range(0, n, step)] for n, step in zip(size, box, strict=True)]
     return [
-        Region((n, 0, z, 0, 0), (n + 1, channels, min(z + thickness, depth), height, width))
-        for n in range(volumes)
-        for z in range(0, depth, thickness)
+        Region((n, 0, d[0], h[0], w[0]), (min(n + volumes, count), channels, d[1], h[1], w[1]))
+        for n in range(0, count, volumes)
+        for h, w, d in itertools.product(ranges[1], ranges[2], ranges[0])
     ]
+
+
+def halved(block: Region, grid: Triple) -> list[Region]:
+    """A block in two, which lie on the grid if it does; whole where it is too small.
+
+    Volumes are parted first, then D, H and W.
+
+    >>> [part.shape for part in halved(Region.whole((1, 2, 5, 8, 8)), (2, 1, 1))]
+    [(1, 2, 4, 8, 8), (1, 2, 1, 8, 8)]
+    """
+    for axis, cell in ((0, 1), (2, grid[0]), (3, grid[1]), (4, grid[2])):
+        start, size = block.start[axis], block.shape[axis]
+        if size > cell:
+            middle = start + -(-size // (2 * cell)) * cell
+            return [block.along(axis, start, middle), block.along(axis, middle, block.stop[axis])]
+    return [block]
 
 
 def item_shape(

@@ -29,6 +29,10 @@ class ArraySource(OpenVolume):
         """View of a region, in the array's own byte order."""
         return self._array[region.slices]
 
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`OpenVolume.read_into`."""
+        out[...] = self._array[region.slices]
+
 
 class ArraySink(NewVolume):
     """An (N, C, D, H, W) array that a result is written into.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.io.volume import Reading, VolumeInfo
     from volconv.region import Region
 
 
@@ -50,10 +51,19 @@ class Selected(OpenVolume):
 
     def read(self, region: Region) -> NDArray[Any]:
         """Stored values of a region."""
-        check_within(region, self.info.shape)
-        n, c = self._volume, self._channel
-        moved = region.along(0, region.start[0] + n, region.stop[0] + n)
-        return self._source.read(moved.along(1, region.start[1] + c, region.stop[1] + c))
+        return self._source.read(self._moved(region))
+
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`OpenVolume.read_into`."""
+        self._source.read_into(self._moved(region), out)
+
+    def expect(self, reading: Reading) -> None:
+        """See :meth:`OpenVolume.expect`."""
+        self._source.expect(reading)
+
+    def finish(self) -> None:
+        """See :meth:`OpenVolume.finish`."""
+        self._source.finish()
 
     def prefetch(self) -> None:
         """See :meth:`OpenVolume.prefetch`."""
@@ -62,6 +72,13 @@ class Selected(OpenVolume):
     def close(self) -> None:
         """Close the source."""
         self._source.close()
+
+    def _moved(self, region: Region) -> Region:
+        """The region as the source counts."""
+        check_within(region, self.info.shape)
+        n, c = self._volume, self._channel
+        moved = region.along(0, region.start[0] + n, region.stop[0] + n)
+        return moved.along(1, region.start[1] + c, region.stop[1] + c)
 
 
 class Stacked(OpenVolume):
@@ -103,23 +120,33 @@ class Stacked(OpenVolume):
             shape=(n, self._first[-1], d, h, w),
             dtype=dtype,
             scaling=scaling,
-            access=Access(first.access.chunk, any(info.access.spooled for info in infos)),
+            access=_access(infos),
             notes=tuple(notes),
         )
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Values of a region: stored ones where all files store alike."""
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """Values of a region, put into an array: stored ones where all files store alike."""
         check_within(region, self.info.shape)
-        values = np.empty(region.shape, self.info.dtype)
         for source, first in zip(self._sources, self._first, strict=False):
             low, high = max(region.start[1], first), min(region.stop[1], first + source.info.shape[1])
             if low >= high:
                 continue
-            part = source.read(region.along(1, low - first, high - first))
-            if not self._alike:
-                part = real_values(part, source.info.scaling, self.info.dtype)
-            values[:, low - region.start[1] : high - region.start[1]] = part
-        return values
+            part = region.along(1, low - first, high - first)
+            place = out[:, low - region.start[1] : high - region.start[1]]
+            if self._alike:
+                source.read_into(part, place)
+            else:
+                place[...] = real_values(source.read(part), source.info.scaling, self.info.dtype)
+
+    def expect(self, reading: Reading) -> None:
+        """See :meth:`OpenVolume.expect`."""
+        for source in self._sources:
+            source.expect(replace(reading, cache_bytes=reading.cache_bytes // len(self._sources)))
+
+    def finish(self) -> None:
+        """See :meth:`OpenVolume.finish`."""
+        for source in self._sources:
+            source.finish()
 
     def prefetch(self) -> None:
         """See :meth:`OpenVolume.prefetch`."""
@@ -130,6 +157,25 @@ class Stacked(OpenVolume):
         """Close all of them."""
         for source in self._sources:
             source.close()
+
+
+def _access(infos: Sequence[VolumeInfo]) -> Access:
+    """What touching a region of channels from several files costs: in each of them its own part of it."""
+    every = [info.access for info in infos]
+    order = every[0].order
+    if all(info.shape[1] == 1 for info in infos):  # a slab of all channels is a slab of each file
+        axes = [axis for axis in order if axis != 1]
+        axes.insert(axes.index(2) + 1, 1)
+        n, c, d, h, w = axes
+        order = n, c, d, h, w
+    return Access(
+        every[0].chunk,
+        packed=any(access.packed for access in every),
+        order=order,
+        in_turn=any(access.in_turn for access in every),
+        spool_bytes=sum(access.spool_bytes for access in every),
+        held_bytes=sum(access.held_bytes for access in every),
+    )
 
 
 def _range(axis: str, wanted: int | slice | None, size: int, name: str) -> tuple[int, int]:

@@ -82,6 +82,16 @@ def _told(name: str) -> Iterator[None]:
         raise ReadError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
+def packing_threads() -> int:
+    """How many threads pack."""
+    return min(os.cpu_count() or 1, MOST_THREADS)
+
+
+def packing_bytes() -> int:
+    """Memory that a :class:`Packer` holds: pieces that wait, as they are and packed."""
+    return 2 * PIECE * (2 * packing_threads() + 2)
+
+
 class Packer:
     """Writes one gzip stream, packed by several threads.
 
@@ -101,7 +111,7 @@ class Packer:
 
         self._file = file
         self._crc32 = isal_zlib.crc32
-        self._threads = min(os.cpu_count() or 1, MOST_THREADS)
+        self._threads = packing_threads()
         self._pool = ThreadPoolExecutor(self._threads, "volconv-gzip")
         self._packed: deque[Future[bytes]] = deque()
         self._piece, self._before = bytearray(), b""

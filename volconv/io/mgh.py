@@ -18,7 +18,7 @@ from volconv.io.axes import AXIS, arrange
 from volconv.io.gzipped import is_gzipped, unpacked
 from volconv.io.nifti.axes import file_axes
 from volconv.io.raw import RawFile
-from volconv.io.spool import Unpacked
+from volconv.io.unpacking import Unpacked
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.io.volume import Reading
     from volconv.region import Region
 
 #: Bytes of the header's fields, and at which of them it says whether the others hold a position.
@@ -93,47 +94,54 @@ class MghSource(OpenVolume):
                 format="mgh",
                 axes=letters,
                 compression="gzip" if gzipped else None,
-                access=Access(spooled=gzipped),
+                access=Access(order=self._order),
                 notes=() if placed else (f"{path.name} states no position, taken as FreeSurfer's: 1 mm, coronal",),
             )
-            raw = self._raw_in(self._file, DATA_OFFSET)
-            self._held: RawFile | Unpacked = raw
+            raw = RawFile(self._file, DATA_OFFSET, self._dtype, arrangement.shape, self._order, name=self._name)
+            self._voxels: RawFile | Unpacked = raw
             if gzipped:
-                self._held = Unpacked(self._file, self._name, DATA_OFFSET, raw.nbytes, _FOOTER_BYTES)
-                self._files.callback(self._held.close)
+                self._voxels = Unpacked(self._file, raw, _FOOTER_BYTES)
+                self._files.callback(self._voxels.close)
+                self.info = replace(self.info, access=self._voxels.access)
             else:
                 raw.check_length()
             if arrangement.shape[0] > 1:
-                self.info = replace(self.info, time_step=self._time_step())
+                self.info = replace(self.info, time_step=self._time_step(raw.nbytes))
+                if gzipped:  # to its end, for the footer: it is there now
+                    self.info = replace(self.info, access=Access(order=self._order, spool_bytes=raw.nbytes))
             undo.pop_all()
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Stored values of a region."""
-        return self._voxels().read(region)
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`OpenVolume.read_into`."""
+        self._voxels.read_into(region, out)
 
     def prefetch(self) -> None:
         """Begin to unpack a gzipped file."""
-        if isinstance(self._held, Unpacked):
-            self._held.begin()
+        if isinstance(self._voxels, Unpacked):
+            self._voxels.begin()
+
+    def expect(self, reading: Reading) -> None:
+        """See :meth:`OpenVolume.expect`."""
+        if isinstance(self._voxels, Unpacked):
+            self._voxels.expect(reading)
+
+    def finish(self) -> None:
+        """See :meth:`OpenVolume.finish`."""
+        if isinstance(self._voxels, Unpacked):
+            self._voxels.finish()
 
     def close(self) -> None:
         """Close the file, and drop what was unpacked of it."""
         self._files.close()
 
-    def _voxels(self) -> RawFile:
-        """The voxels where they can be read by region; they are unpacked where they cannot yet."""
-        if isinstance(self._held, Unpacked):
-            self._held = self._raw_in(self._held.file(), 0)
-        return self._held
-
-    def _raw_in(self, file: BinaryIO, offset: int) -> RawFile:
-        return RawFile(file, offset, self._dtype, self.info.shape, self._order, name=self._name)
-
-    def _time_step(self) -> float | None:
+    def _time_step(self, nbytes: int) -> float | None:
         """Seconds from frame to frame; the file has milliseconds."""
-        voxels = self._voxels()
+        file: BinaryIO = self._file
+        start = DATA_OFFSET
+        if isinstance(self._voxels, Unpacked):
+            file, start = self._voxels.file(), 0
         try:
-            footer = os.pread(voxels.file.fileno(), _FOOTER_BYTES, voxels.offset + voxels.nbytes)
+            footer = os.pread(file.fileno(), _FOOTER_BYTES, start + nbytes)
         except OSError as error:
             raise ReadError(f"{self._name}: cannot be read: {error.strerror}") from error
         if len(footer) < 4:

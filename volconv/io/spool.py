@@ -1,21 +1,18 @@
-"""Whole volumes, uncompressed, in temporary files without a name: for what a format can only take from start to end."""
+"""A volume that a format takes only from start to end, given in any order: what is early waits in a temporary file."""
 
 from __future__ import annotations
 
-import contextlib
 import math
 import tempfile
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from volconv.errors import ReadError
-from volconv.io.gzipped import unpacked
-from volconv.io.raw import COPY_BYTES, NCDHW, RawFile, in_file_order, runs
+from volconv.io.raw import COPY_BYTES, RawFile, in_file_order, runs
+from volconv.region import NCDHW
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from concurrent.futures import Future
     from pathlib import Path
 
     import numpy as np
@@ -126,77 +123,3 @@ class InTurn:
         """Let go of what was kept; once is enough."""
         if self._spool is not None:
             self._spool.close()
-
-
-class Unpacked:
-    """Voxels of a gzipped file, unpacked once, by a thread of its own, into a temporary file without a name.
-
-    Parameters
-    ----------
-    file : binary file
-        Open, and left alone by others from :meth:`begin` to :meth:`close`.
-    name : str
-        The file's name, for messages.
-    offset, size : int
-        Where the voxels begin in what is unpacked, and how many bytes they are.
-    footer : int
-        Of what follows them, up to so many bytes are kept too, as many as there are.
-    """
-
-    def __init__(self, file: BinaryIO, name: str, offset: int, size: int, footer: int = 0) -> None:
-        self._packed = file
-        self._name = name
-        self._offset, self._size, self._footer = offset, size, footer
-        self._unpacking: Future[BinaryIO] | None = None
-        self._stopped = False
-
-    def begin(self) -> None:
-        """Begin to unpack; once is enough."""
-        if self._unpacking is None:
-            from concurrent.futures import ThreadPoolExecutor
-
-            pool = ThreadPoolExecutor(1, "volconv-unpack")
-            self._unpacking = pool.submit(self._unpack)
-            pool.shutdown(wait=False)
-
-    def file(self) -> BinaryIO:
-        """The temporary file, when all is unpacked; its first byte is that of the first voxel.
-
-        Raises
-        ------
-        ReadError
-            The file is damaged or too short, anywhere; or there is no room.
-        """
-        self.begin()
-        assert self._unpacking is not None  # noqa: S101  # begun
-        return self._unpacking.result()
-
-    def close(self) -> None:
-        """Stop, and drop what was unpacked."""
-        self._stopped = True
-        if self._unpacking is not None and self._unpacking.exception() is None:
-            self._unpacking.result().close()
-
-    def _unpack(self) -> BinaryIO:
-        """Read to the end, where gzip has a checksum, whatever is wanted of it."""
-        spool = cast("BinaryIO", tempfile.TemporaryFile(prefix="volconv-"))  # noqa: SIM115  # close() closes it
-        with contextlib.ExitStack() as undo:
-            undo.callback(spool.close)
-            with unpacked(self._packed, self._name, gzipped=True) as stream:
-                stream.seek(self._offset)
-                left = self._size + self._footer
-                while (piece := stream.read(COPY_BYTES)) and not self._stopped:
-                    try:
-                        spool.write(piece[:left])
-                    except OSError as error:
-                        raise ReadError(
-                            f"{self._name}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}",
-                            hint="set TMPDIR to a folder with more room",
-                        ) from error
-                    left = max(0, left - len(piece))
-            if left > self._footer:
-                found = self._size + self._footer - left
-                raise ReadError(f"{self._name}: is truncated: {self._size} bytes of voxels expected, {found} found")
-            spool.flush()
-            undo.pop_all()
-        return spool

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import numpy as np
 
 from volconv.geometry import Geometry
-from volconv.region import Region
+from volconv.region import NCDHW, Region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,17 +42,47 @@ class Access:
     chunk : tuple of 5 ints, optional
         Box (N, C, D, H, W) that the file keeps as one piece: to touch one voxel of it is to read, or write, all of
         it. None where voxels can be reached one by one.
-    spooled : bool
-        The format can only be read or written from start to end, so the volume goes, uncompressed, through a temporary
-        file: where it is read, at the first region; where it is written, until the commit, unless a sink can take
-        regions that come in the file's order at once.
+    packed : bool
+        These pieces are compressed: they are unpacked as a whole.
+    order : tuple of 5 ints
+        Axes of (N, C, D, H, W) as the file holds them, slowest first: memory in this order takes no copy.
+    in_turn : bool
+        The format goes only from start to end. Regions that come in that order are read, or written, at once; from the
+        first other one on the volume goes, uncompressed, through a temporary file.
+    spool_bytes : int
+        Size of that file; where regions may come in any order, of one that there is in any case.
+    held_bytes : int
+        Memory that is held whatever the regions are: by threads that pack or unpack, for a piece that is unpacked.
     in_memory : bool
         A region costs no copy: the whole volume is one I/O block.
     """
 
     chunk: Index5 | None = None
-    spooled: bool = False
+    packed: bool = False
+    order: Index5 = NCDHW
+    in_turn: bool = False
+    spool_bytes: int = 0
+    held_bytes: int = 0
     in_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a source is going to be read, for it to prepare for: see :meth:`OpenVolume.expect`.
+
+    Parameters
+    ----------
+    in_turn : bool
+        In the order of its file; nothing is read twice, unless a run begins anew.
+    cache_bytes : int
+        Memory for unpacked pieces of the file, so that what the next region shares with the last is unpacked once.
+    folder : Path, optional
+        Where a temporary file may lie; the system's folder for them where it is None.
+    """
+
+    in_turn: bool = False
+    cache_bytes: int = 0
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +206,14 @@ class Source(Protocol):
         """Stored values of a region, no scaling applied, axes (N, C, D, H, W); it may be a view: never write to it."""
         ...
 
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """Put the stored values of a region into an array of its shape and of the source's dtype, of any strides."""
+        ...
+
+    def finish(self) -> None:
+        """See :meth:`OpenVolume.finish`."""
+        ...
+
     def close(self) -> None:
         """Let go of files; reading afterwards is an error."""
         ...
@@ -230,8 +268,27 @@ class OpenVolume:
     reading: Mapping[str, Any] = MappingProxyType({})
 
     def read(self, region: Region) -> NDArray[Any]:
-        """See :meth:`Source.read`."""
+        """See :meth:`Source.read`; in memory of its own, in the file's order."""
+        order = self.info.access.order
+        values: NDArray[Any] = np.empty([region.shape[axis] for axis in order], self.info.dtype)
+        values = values.transpose(np.argsort(order))
+        self.read_into(region, values)
+        return values
+
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`Source.read_into`."""
         raise NotImplementedError
+
+    def expect(self, reading: Reading) -> None:
+        """Prepare to be read in this way; without it a source is ready for anything, and may take more memory."""
+
+    def finish(self) -> None:
+        """Read what is left of a stream that is read in turn, up to its checksum: damage anywhere is told.
+
+        Raises
+        ------
+        ReadError
+        """
 
     def prefetch(self) -> None:
         """Begin, in the background, what the first :meth:`read` would wait for: the unpacking of a gzipped file."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -48,6 +49,7 @@ def describe_new(request: Request) -> VolumeInfo:
     layout = _laid_out(request)
     if request.path.exists():
         _keep_others(request.path, request.key or "/data")
+    held = 0 if layout.chunk is None else 3 * math.prod(layout.chunk) * request.dtype.itemsize
     return VolumeInfo(
         request.shape,
         request.dtype,
@@ -56,7 +58,7 @@ def describe_new(request: Request) -> VolumeInfo:
         format="hdf5",
         axes=_AXES[layout.rank],
         compression=layout.packing.name if layout.packing else None,
-        access=Access(chunk=layout.chunk),
+        access=Access(layout.chunk, packed=layout.packing is not None, held_bytes=held),
         notes=layout.notes + output_attributes(request, layout.rank)[1],
     )
 

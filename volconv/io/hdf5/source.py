@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -80,19 +81,26 @@ class Hdf5Source(OpenVolume):
             self._file.close()
             raise
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Stored values of a region."""
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`OpenVolume.read_into`."""
         check_within(region, self.info.shape)
-        if 0 in region.shape and self._file:
-            return np.empty(region.shape, self.info.dtype)
+        if not self._file:
+            raise ValueError(f"{self._name} is closed")
+        if 0 in region.shape:
+            return
+        where = tuple(region.slices[axis] for axis in self._held)
+        # In the dataset's own axes, and in those of its numbers that are none of its axes' all are 0.
+        held = out.transpose(self._order)[(0,) * (5 - len(self._held))]
         try:
-            values = np.asarray(self._data[tuple(region.slices[axis] for axis in self._held)])
+            if held.flags.c_contiguous and not self._unsigned and held.dtype == self._data.dtype:
+                self._data.read_direct(held, where)
+                return
+            values = np.asarray(self._data[where])
         except (OSError, RuntimeError) as error:
             raise ReadError(f"{self._name}: cannot be read: {one_line(error)}") from error
         if self._unsigned:
             values = values.astype(np.int16, copy=False).view(np.uint16)
-        values = values.astype(self.info.dtype, copy=False)
-        return values.reshape([region.shape[axis] for axis in self._order]).transpose(np.argsort(self._order))
+        held[...] = values
 
     def close(self) -> None:
         """Close the file."""
@@ -120,6 +128,7 @@ class Hdf5Source(OpenVolume):
         chunk = arrange(axes.letters, data.chunks).shape if data.chunks else None
         packing = packing_of(data)
         header = _header(data, axes, chunk, name)
+        held = 0 if chunk is None else 3 * math.prod(chunk) * dtype.itemsize
         self.info = VolumeInfo(
             shape,
             dtype,
@@ -128,7 +137,7 @@ class Hdf5Source(OpenVolume):
             format="hdf5",
             axes=axes.letters,
             compression=packing.name if packing else None,
-            access=Access(chunk=chunk),
+            access=Access(chunk, packed=packing is not None, order=self._order, held_bytes=held),
             header=header,
             notes=axes.notes + notes,
             provenance=header.provenance.rpartition("\n")[2] or None,

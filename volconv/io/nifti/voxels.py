@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from volconv.errors import ReadError
 from volconv.io.axes import AXIS
 from volconv.io.checks import check_block
-from volconv.io.gzipped import Packer, check_promise, is_gzipped, unpacked
+from volconv.io.gzipped import Packer, check_promise, is_gzipped, packing_bytes, unpacked
 from volconv.io.nifti.axes import AXES
 from volconv.io.nifti.header import describe, read_header
 from volconv.io.nifti.newheader import FILE_ORDER, new_header, spacing_is_unknown
 from volconv.io.pair import header_of, is_pair, voxels_of
 from volconv.io.raw import RawFile
-from volconv.io.spool import InTurn, Unpacked
+from volconv.io.spool import InTurn
 from volconv.io.target import Target, check_target, translated
+from volconv.io.unpacking import Unpacked
 from volconv.io.volume import Access, Entry, NewVolume, OpenVolume, Scaling, VolumeInfo
 
 if TYPE_CHECKING:
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volconv.io.volume import Request
+    from volconv.io.volume import Reading, Request
     from volconv.region import Region
 
 
@@ -44,7 +46,7 @@ def list_contents(path: Path) -> list[Entry]:
 class NiftiSource(OpenVolume):
     """A NIfTI file, or two.
 
-    Gzipped voxels are unpacked at the first read, once, into a temporary file without a name.
+    Gzipped voxels are unpacked once: see :class:`volconv.io.unpacking.Unpacked`.
 
     Parameters
     ----------
@@ -77,15 +79,18 @@ class NiftiSource(OpenVolume):
             self._file = self._open(voxel_path) if pair else header_file
             info, self._layout = describe(header, heard, path.name, header_name=str(header_path), axes=axes, rgb=rgb)
             gzipped = is_gzipped(self._file)
-            self.info = replace(info, access=Access(spooled=gzipped), compression="gzip" if gzipped else None)
-            raw = self._raw_in(self._file, self._layout.offset)
+            at = self._layout
+            raw = RawFile(self._file, at.offset, at.dtype, at.shape, at.order, name=self._name)
             self._voxels: RawFile | Unpacked = raw
+            access = Access(order=at.order)
             if gzipped:
                 check_promise(raw.nbytes, self._file, self._name)
-                self._voxels = Unpacked(self._file, self._name, self._layout.offset, raw.nbytes)
+                self._voxels = Unpacked(self._file, raw)
                 self._files.callback(self._voxels.close)
+                access = self._voxels.access
             else:
                 raw.check_length()
+            self.info = replace(info, access=access, compression="gzip" if gzipped else None)
             undo.pop_all()
 
     def prefetch(self) -> None:
@@ -93,11 +98,19 @@ class NiftiSource(OpenVolume):
         if isinstance(self._voxels, Unpacked):
             self._voxels.begin()
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Stored values of a region."""
+    def expect(self, reading: Reading) -> None:
+        """See :meth:`OpenVolume.expect`."""
         if isinstance(self._voxels, Unpacked):
-            self._voxels = self._raw_in(self._voxels.file(), 0)
-        return self._voxels.read(region)
+            self._voxels.expect(reading)
+
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`OpenVolume.read_into`."""
+        self._voxels.read_into(region, out)
+
+    def finish(self) -> None:
+        """See :meth:`OpenVolume.finish`."""
+        if isinstance(self._voxels, Unpacked):
+            self._voxels.finish()
 
     def close(self) -> None:
         """Close the files, and drop what was unpacked of them."""
@@ -109,9 +122,6 @@ class NiftiSource(OpenVolume):
         except OSError as error:
             raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
 
-    def _raw_in(self, file: BinaryIO, offset: int) -> RawFile:
-        return RawFile(file, offset, self._layout.dtype, self._layout.shape, self._layout.order, name=self._name)
-
 
 def describe_new(request: Request) -> VolumeInfo:
     """Check a new file, and tell what it will be."""
@@ -121,6 +131,10 @@ def describe_new(request: Request) -> VolumeInfo:
     if scaling is not None:  # as exact as the header keeps it
         scaling = Scaling(float(header["scl_slope"]), float(header["scl_inter"]))
     gzipped = _gzips(request.path)
+    access = Access(order=FILE_ORDER)
+    if gzipped:
+        nbytes = math.prod(request.shape) * request.dtype.itemsize
+        access = Access(order=FILE_ORDER, in_turn=True, spool_bytes=nbytes, held_bytes=packing_bytes())
     notes: tuple[str, ...] = ()
     if spacing_is_unknown(request.geometry):
         steps = [f"{step:g}" for step in request.geometry.spacing]
@@ -135,7 +149,7 @@ def describe_new(request: Request) -> VolumeInfo:
         format="nifti",
         axes=AXES[: int(header["dim"][0])],
         compression="gzip" if gzipped else None,
-        access=Access(spooled=gzipped),
+        access=access,
         header=header,
         notes=notes,
     )

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from volconv.io.checks import check_within
-from volconv.io.raw import NCDHW
+from volconv.io.volume import Access
+from volconv.region import NCDHW
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +43,8 @@ class PageReader:
     ----------
     chunk : tuple of 5 ints
         Box (N, C, D, H, W) of a page.
+    access : Access
+        What touching a region costs.
     """
 
     def __init__(
@@ -54,17 +57,17 @@ class PageReader:
     ) -> None:
         self._load = load
         self._shape = shape
-        self._dtype = dtype
         self._outer, self._inner = order[: 5 - paged], order[5 - paged :]
         self._kept: OrderedDict[int, NDArray[Any]] = OrderedDict()
         self.chunk = cast("Index5", tuple(shape[axis] if axis in self._inner else 1 for axis in range(5)))
+        page = math.prod(self.chunk) * dtype.itemsize
+        self.access = Access(self.chunk, packed=True, order=order, held_bytes=3 * page)
         self._most = max(1, CACHE_BYTES // max(1, math.prod(self.chunk) * dtype.itemsize))
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Values of a region, axes (N, C, D, H, W), in memory of their own."""
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """Put the values of a region into an array (N, C, D, H, W)."""
         check_within(region, self._shape)
-        order = (*self._outer, *self._inner)
-        values: NDArray[Any] = np.empty([region.shape[axis] for axis in order], self._dtype)
+        values = out.transpose(*self._outer, *self._inner)
         if values.size:
             inside = tuple(region.slices[axis] for axis in self._inner)
             for place in np.ndindex(*(region.shape[axis] for axis in self._outer)):
@@ -72,7 +75,6 @@ class PageReader:
                 for axis, index in zip(self._outer, place, strict=True):
                     number = number * self._shape[axis] + region.start[axis] + index
                 values[place] = self._page(number)[inside]
-        return values.transpose(np.argsort(order))
 
     def _page(self, number: int) -> NDArray[Any]:
         if number in self._kept:

@@ -18,7 +18,7 @@ from volconv.io.target import FolderTarget, Target, check_target, translated
 from volconv.io.tiff.packing import Packing, parse_packing
 from volconv.io.tiff.words import Layout, layout_of, words_of
 from volconv.io.volume import Access, NewVolume, VolumeInfo
-from volconv.region import Region
+from volconv.region import NCDHW, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,8 @@ def describe_new(request: Request) -> VolumeInfo:
     check_target(request.path, overwrite=request.overwrite, mkdir=request.mkdir)
     packing = parse_packing(request)
     layout = layout_of(request, packing)
-    return described(request, packing, "ome" if layout.words == "ome" else "tiff", layout.axes(request.shape))
+    name = "ome" if layout.words == "ome" else "tiff"
+    return described(request, packing, name, layout.axes(request.shape), layout.order)
 
 
 def create_file(request: Request) -> FlatTiffSink | PackedTiffSink:
@@ -53,8 +54,13 @@ def create_file(request: Request) -> FlatTiffSink | PackedTiffSink:
     return (FlatTiffSink if packing.flat else PackedTiffSink)(request, info, packing, layout)
 
 
-def described(request: Request, packing: Packing, name: str, axes: str) -> VolumeInfo:
+def described(request: Request, packing: Packing, name: str, axes: str, order: Index5 = NCDHW) -> VolumeInfo:
     """What a new file, or the new files of a folder, will be."""
+    access = Access(order=order)
+    if not packing.flat:
+        nbytes = math.prod(request.shape) * request.dtype.itemsize
+        page = math.prod(request.shape[3:]) * request.dtype.itemsize
+        access = Access(packing.chunk(request.shape), packed=True, order=order, spool_bytes=nbytes, held_bytes=3 * page)
     return VolumeInfo(
         request.shape,
         request.dtype,
@@ -63,7 +69,7 @@ def described(request: Request, packing: Packing, name: str, axes: str) -> Volum
         format=name,
         axes=axes,
         compression=packing.compression,
-        access=Access(packing.chunk(request.shape), spooled=not packing.flat),
+        access=access,
     )
 
 

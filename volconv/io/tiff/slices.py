@@ -26,7 +26,7 @@ from volconv.io.tiff.pages import PageReader
 from volconv.io.tiff.provenance import noted
 from volconv.io.tiff.slicesink import create_file, describe_new
 from volconv.io.tiff.spacing import Stated, what_is_stated
-from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
+from volconv.io.volume import Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,17 +111,17 @@ class SlicesSource(OpenVolume):
             format="slices",
             axes=letters,
             compression=packings.pop() if len(packings) == 1 else "mixed",
-            access=Access(self._reader.chunk),
+            access=self._reader.access,
             notes=notes,
             spacing_notes=first.stated.notes,
             provenance=first.provenance,
         )
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Stored values of a region."""
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`OpenVolume.read_into`."""
         if self._closed:
             raise ValueError(f"{self._path} is closed")
-        return self._reader.read(region)
+        self._reader.read_into(region, out)
 
     def close(self) -> None:
         """End reading; no file is open between two reads."""

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from volconv.errors import ParameterError, WriteError
 from volconv.io.checks import check_block
-from volconv.io.raw import NCDHW, RawFile
+from volconv.io.raw import RawFile
 from volconv.io.target import FolderTarget, check_folder_target, translated
 from volconv.io.tiff.packing import Packing, parse_packing
 from volconv.io.tiff.sink import SpooledSink, described, lay_out, pack
 from volconv.io.tiff.words import layout_of
 from volconv.io.volume import NewVolume, VolumeInfo
-from volconv.region import Region
+from volconv.region import NCDHW, Region
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

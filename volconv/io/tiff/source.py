@@ -119,20 +119,20 @@ class TiffSource(OpenVolume):
                 format="ome" if self._tiff.is_ome else "tiff",
                 axes=layout.letters,
                 compression=compression_name(frame),
-                access=Access(None if isinstance(self._reader, RawFile) else self._reader.chunk),
+                access=Access(order=layout.order) if isinstance(self._reader, RawFile) else self._reader.access,
                 notes=(*layout.notes, *stated.notes, *notes),
                 spacing_notes=stated.notes,
                 provenance=provenance,
             )
             if isinstance(self._reader, PageReader):  # a codec that is missing is told now, not after half a run
-                self._reader.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
+                self.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
             undo.pop_all()
 
-    def read(self, region: Region) -> NDArray[Any]:
-        """Stored values of a region."""
+    def read_into(self, region: Region, out: NDArray[Any]) -> None:
+        """See :meth:`OpenVolume.read_into`."""
         if self._file.closed:
             raise ValueError(f"{self._name} is closed")
-        return self._reader.read(region)
+        self._reader.read_into(region, out)
 
     def close(self) -> None:
         """Close the file."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from volconv.geometry import MILLIMETRES
 from volconv.io.formats import format_of
-from volconv.io.raw import NCDHW
+from volconv.region import NCDHW
 
 if TYPE_CHECKING:
     from volconv.geometry import Geometry

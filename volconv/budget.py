@@ -1,0 +1,366 @@
+"""How a run is cut into blocks so that it stays below a bound on memory: what is held, by parts, counted beforehand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from volconv.engines import get_engine, item_voxels, prepared_bytes, weight_bytes, workspace
+from volconv.errors import OutOfMemoryError
+from volconv.memory import LIBRARIES, default_memory, free_memory, in_words
+from volconv.shapes import block_shape
+from volconv.tiling import item_shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from volconv.engines import Problem
+    from volconv.io.volume import Access, VolumeInfo
+    from volconv.params import Conv3dParams, Triple
+    from volconv.region import Index5
+
+#: Input and output of one I/O block, where there is room for more (set by tests/benchmarks/large.py).
+BLOCK_BYTES = 32 << 20
+
+#: A slab is so many times as thick as its halo, or thicker, even if it then takes more.
+HALOS = 4
+
+#: Voxels that are computed in the time of one call that reads or writes a line of them.
+CALL_VOXELS = 1000
+
+#: What the allocator keeps of memory that was given back, for the process and for each thread.
+SLACK = 8 << 20
+SLACK_OF_A_THREAD = 1 << 20
+
+#: To save memory, planes of blocks are cut to these edges (D, H, W), and then to so many bytes; work items to so many.
+LEAST_BOX: Triple = (1, 16, 64)
+LEAST_BLOCK = 4 << 20
+LEAST_ITEM = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The files that a run is between, as a plan sees them."""
+
+    source: VolumeInfo
+    target: VolumeInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a process holds at most, in bytes.
+
+    Parameters
+    ----------
+    bound : int
+        What it may hold.
+    libraries : int
+        The interpreter and the libraries.
+    weights : int
+        As they are given, and as they are prepared.
+    threads : int
+        Padded blocks of work items, and what algorithms hold beside them.
+    files : int
+        Of formats: pieces that are packed or unpacked, and those that are kept.
+    blocks : int
+        Input and output of I/O blocks.
+    """
+
+    bound: int
+    libraries: int
+    weights: int
+    threads: int
+    files: int
+    blocks: int
+
+    @property
+    def peak(self) -> int:
+        """All of it."""
+        return self.libraries + self.weights + self.threads + self.files + self.blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How a run is cut up.
+
+    Parameters
+    ----------
+    threads : int
+    item_groups, item_box
+        Of a work item.
+    volumes, box
+        Of an I/O block: how many volumes, and outputs (D, H, W).
+    copies : int
+        I/O blocks that are held: 2 where the next one is read, and the last one written, while one is computed.
+    caches : tuple of 2 ints
+        Memory for pieces of source and target that are kept unpacked.
+    memory : Memory
+    """
+
+    threads: int
+    item_groups: int
+    item_box: Triple
+    volumes: int
+    box: Triple
+    copies: int
+    caches: tuple[int, int]
+    memory: Memory
+
+
+def cut(problem: Problem, params: Conv3dParams, algorithm: str, ends: Ends, memory: int | None, threads: int) -> Cut:
+    """Blocks and work items that keep the process below a bound.
+
+    Parameters
+    ----------
+    problem : Problem
+        As the algorithm sees it: real.
+    params : Conv3dParams
+        As the files do.
+    algorithm : str
+    ends : Ends
+    memory : int or None
+        The bound, in bytes. None is :func:`default_memory`, or more where that is too little and there is more.
+    threads : int
+        Fewer are taken where there is no room for so many.
+
+    Raises
+    ------
+    OutOfMemoryError
+        Nothing fits; the message says what would.
+    """
+    budget = _Budget(problem, params, algorithm, ends)
+    bound = default_memory() if memory is None else memory
+    found = budget.within(bound, threads)
+    if found is not None:
+        return found
+    least = budget.least()
+    if memory is None:
+        found = budget.within(least, threads) if least <= free_memory() else None
+        if found is not None:
+            return found
+    raise OutOfMemoryError(
+        f"memory must be at least {in_words(least)} for this volume and kernel (got {in_words(bound)})",
+        hint=f"pass --memory {in_words(least)} (memory=)" if memory is not None else None,
+    )
+
+
+class _Budget:
+    """One convolution between two files, and what can be held of it."""
+
+    def __init__(self, problem: Problem, params: Conv3dParams, algorithm: str, ends: Ends) -> None:
+        self._problem, self._params, self._algorithm, self._ends = problem, params, algorithm, ends
+        self._needs = get_engine(algorithm).needs(problem)
+        self._weights = 2 * weight_bytes(problem) + prepared_bytes(algorithm, problem)
+        self._held = ends.source.access.held_bytes + ends.target.access.held_bytes
+        self._shape, (_, _, *size) = problem.output_shape, problem.output_shape
+        self._size: Triple = (size[0], size[1], size[2])
+
+    def within(self, bound: int, threads: int) -> Cut | None:
+        """The best cut below a bound."""
+        if bound < self.least():
+            return None
+        *others, last = self._tries(threads)
+        for count, item_bytes in (*others, last):
+            groups, box = self._item(self._shape, item_bytes, count)
+            held = self._of_threads(count, groups, box)
+            room = bound - self._fixed(count) - held
+            # Work items are not to take what blocks need, unless they cannot be smaller.
+            if held > room and (count, item_bytes) != last:
+                continue
+            for volumes, block, copies in self._boxes(room):
+                shape = volumes, self._shape[1], *block
+                other = self._item(shape, item_bytes, count)
+                if self._of_threads(count, *other) <= held:
+                    groups, box = other
+                return self._told(bound, count, groups, box, volumes, block, copies)
+        return None
+
+    def least(self) -> int:
+        """The smallest bound that there is a cut for."""
+        *_, (count, item_bytes) = self._tries(1)
+        held = self._of_threads(count, *self._item(self._shape, item_bytes, count))
+        return self._fixed(count) + held + self._of_block(1, self._smallest(), 1)
+
+    def _tries(self, threads: int) -> Iterator[tuple[int, int]]:
+        """Threads and sizes of a padded block, the best first."""
+        count = threads
+        while count:
+            item_bytes = self._needs.block_bytes
+            while True:
+                yield count, item_bytes
+                if item_bytes // 2 < LEAST_ITEM:
+                    break
+                item_bytes //= 2
+            count //= 2
+
+    def _item(self, shape: Index5, item_bytes: int, threads: int) -> tuple[int, Triple]:
+        problem = self._problem
+        return item_shape(shape, problem.params, self._needs.grid, problem.dtype.itemsize, item_bytes, threads)
+
+    def _fixed(self, threads: int) -> int:
+        return LIBRARIES + self._weights + self._held + SLACK + threads * SLACK_OF_A_THREAD
+
+    def _of_threads(self, threads: int, groups: int, box: Triple) -> int:
+        """Padded blocks, results that are cast from, masks, and what the algorithm holds."""
+        problem = self._problem
+        voxels, outputs = item_voxels(problem, groups, box)
+        item = problem.dtype.itemsize
+        each = voxels * item * 17 // 16 + outputs * (item + 1)  # lines may be padded
+        if self._ends.target.dtype.kind in "iu":
+            each += outputs * 5
+        if self._params != problem.params:  # complex values are put together
+            each += outputs * item
+        return threads * (each + workspace(self._algorithm, problem, groups, box))
+
+    def _of_block(self, volumes: int, box: Triple, copies: int) -> int:
+        """Inputs and outputs, and the pieces of files that are kept."""
+        return copies * sum(self._of_copy(volumes, box)) + sum(self._caches(volumes, box))
+
+    def _of_copy(self, volumes: int, box: Triple) -> tuple[int, int]:
+        source, target, params = self._ends.source, self._ends.target, self._params
+        voxels = volumes * params.in_channels * math.prod(self._seen(box))
+        outputs = volumes * params.out_channels * math.prod(box)
+        return (
+            0 if source.access.in_memory else voxels * source.dtype.itemsize,
+            0 if target.access.in_memory else outputs * target.dtype.itemsize,
+        )
+
+    def _seen(self, box: Triple) -> list[int]:
+        """Input (D, H, W) of a block, at most."""
+        size = self._ends.source.shape[2:]
+        return [min(n, s) for n, s in zip(block_shape(box, self._params), size, strict=True)]
+
+    def _caches(self, volumes: int, box: Triple) -> tuple[int, int]:
+        source, target = self._ends.source, self._ends.target
+        seen, channels = self._seen(box), self._params.in_channels
+        # What is read goes on where the last block ended, within a layer of pieces; what is read anew does not.
+        reading = _layer(source.access, (volumes, channels, *seen), source.shape) * source.dtype.itemsize
+        writing = 0
+        chunk = target.access.chunk
+        if chunk is not None and not target.access.in_turn and not _aligned(box, chunk, self._size):
+            outputs = volumes, self._params.out_channels, *box
+            writing = _layer(target.access, outputs, target.shape) * target.dtype.itemsize
+        return reading, writing
+
+    def _boxes(self, room: int) -> Iterator[tuple[int, Triple, int]]:
+        """Volumes, box and copies of blocks for which there is room, the best first."""
+        _, height, width = self._size
+        most = min(room, 2 * BLOCK_BYTES)
+        if self._of_block(1, self._size, 2) <= most:
+            copy = max(1, self._of_block(1, self._size, 2))
+            yield max(1, min(self._shape[0], most // copy)), self._size, 2
+            return
+        slab = self._deepest(height, width, 2, room)
+        if slab is not None and self._wasted(slab) <= 1 + 2 / HALOS:
+            yield 1, slab, 2
+            return
+        units = [self._unit(axis) for axis in (1, 2)]
+        found = []
+        for h, w in itertools.product(*(_sizes(n, unit) for n, unit in zip((height, width), units, strict=True))):
+            for copies in (2, 1):
+                box = self._deepest(h, w, copies, room)
+                if box is not None:
+                    found.append((self._price(box, copies), box, copies))
+        if self._of_block(1, self._smallest(), 1) <= room:
+            found.append((math.inf, self._smallest(), 1))
+        for _, box, copies in sorted(found):
+            yield 1, box, copies
+
+    def _smallest(self) -> Triple:
+        """The smallest box that is worth its calls: lines are kept whole before planes are."""
+        edges = [self._unit(axis)[0] for axis in range(3)]
+        d, h, w = (min(edge, n) for edge, n in zip(edges, self._size, strict=True))
+        for axis in (2, 1):
+            size, edge = self._size[axis], edges[axis]
+            bytes_of_one = max(1, sum(self._of_copy(1, (d, h, w))))
+            more = min(size, max(1, LEAST_BLOCK // bytes_of_one) * edge)
+            h, w = (h, more) if axis == 2 else (more, w)
+        return d, h, w
+
+    def _unit(self, axis: int) -> tuple[int, int]:
+        """What a block's edge is a multiple of: the algorithm's grid, and the target's pieces too where it can be."""
+        cell, chunk = self._needs.grid[axis], self._ends.target.access.chunk
+        least = max(cell, -(-LEAST_BOX[axis] // cell) * cell)
+        return least, least if chunk is None else math.lcm(cell, chunk[2 + axis])
+
+    def _deepest(self, height: int, width: int, copies: int, room: int) -> Triple | None:
+        """The box with this plane that has most outputs along D, up to a block's size."""
+        depth, (cell, together) = self._size[0], self._unit(0)
+        if self._of_block(1, (min(cell, depth), height, width), copies) > room:
+            return None
+        thick = HALOS * (self._params.effective_kernel[0] - self._params.stride[0]) // self._params.stride[0]
+        least = self._of_block(1, (max(1, min(thick, depth)), height, width), copies)
+        # The halo of a slab is kept, that of a box is not: the larger it is the better.
+        share = BLOCK_BYTES if (height, width) == self._size[1:] else 4 * BLOCK_BYTES
+        most = min(room, max(copies * share, least))
+        low, high = 1, -(-depth // cell)  # in cells; the lowest fits
+        while low < high:
+            middle = -(-(low + high) // 2)
+            if self._of_block(1, (min(middle * cell, depth), height, width), copies) <= most:
+                low = middle
+            else:
+                high = middle - 1
+        d = min(low * cell, depth)
+        whole = d // together * together
+        return (whole if whole and d < depth else d), height, width
+
+    def _wasted(self, box: Triple) -> float:
+        """How much more is gathered along D than is computed."""
+        (seen, *_), stride = block_shape(box, self._params), self._params.stride[0]
+        return seen / (box[0] * stride)
+
+    def _price(self, box: Triple, copies: int) -> float:
+        """Time a voxel, in arbitrary units."""
+        params = self._params
+        read = 1.0
+        for axis in (1, 2):
+            if box[axis] < self._size[axis]:
+                read *= block_shape(box, params)[axis] / (box[axis] * params.stride[axis])
+        price = read + 0.5 * (self._wasted(box) - 1) + (0.3 if copies == 1 else 0)
+        if box[1:] != self._size[1:]:
+            # What is read or written in turn would have to be spooled.
+            price += 10 * sum(end.access.in_turn for end in (self._ends.source, self._ends.target))
+            chunk = self._ends.target.access.chunk
+            price += 2 if chunk is not None and not _aligned(box, chunk, self._size) else 0
+        if box[2] < self._size[2]:
+            price += CALL_VOXELS / box[2]
+        return price + (4 << 20) / max(1, sum(self._of_copy(1, box))) * 0.1
+
+    def _told(self, bound: int, threads: int, groups: int, item: Triple, volumes: int, box: Triple, copies: int) -> Cut:
+        caches = self._caches(volumes, box)
+        memory = Memory(
+            bound=bound,
+            libraries=LIBRARIES,
+            weights=self._weights,
+            threads=self._of_threads(threads, groups, item) + SLACK + threads * SLACK_OF_A_THREAD,
+            files=self._held + sum(caches),
+            blocks=copies * sum(self._of_copy(volumes, box)),
+        )
+        return Cut(threads, groups, item, volumes, box, copies, caches, memory)
+
+
+def _layer(access: Access, region: tuple[int, ...], shape: Index5) -> int:
+    """Voxels of the pieces that a region's last plane lies in, where there is more than one plane in a piece."""
+    chunk = access.chunk
+    if chunk is None or not access.packed or chunk[2] == 1:
+        return 0
+    # A region may begin and end within a piece.
+    pieces = [min(-(-n // c), -(-(r + c - 1) // c)) * c for n, c, r in zip(shape, chunk, region, strict=True)]
+    return math.prod(pieces[:2]) * chunk[2] * math.prod(pieces[3:])
+
+
+def _aligned(box: Triple, chunk: Index5, size: Triple) -> bool:
+    """Whether blocks of this box end between pieces."""
+    return all(n % c == 0 or n >= s for n, c, s in zip(box, chunk[2:], size, strict=True))
+
+
+def _sizes(size: int, unit: tuple[int, int]) -> list[int]:
+    """Edges worth trying: an axis in a few nearly equal parts, as multiples of a unit."""
+    found = {size}
+    for count in (2, 3, 4, 6, *(1 << k for k in range(3, max(4, size.bit_length())))):
+        for u in set(unit):
+            if u < size:
+                found.add(min(size, max(u, -(-size // count) // u * u)))
+    return sorted(found)
