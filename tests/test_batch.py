@@ -117,7 +117,7 @@ def test_threads_and_memory_are_shared():
             files, "o_{name}", "box:size=3", jobs=jobs, threads=threads, memory="1G", overwrite=True
         ):
             assert outcome.report.plan.threads == each
-            assert outcome.report.plan.memory == share(parse_memory("1G"), at_once)
+            assert outcome.report.plan.memory.bound == share(parse_memory("1G"), at_once)
     (outcome, _) = apply_many(files, "o_{name}", "box:size=3", jobs=2, overwrite=True)
     assert outcome.report.plan.threads == max(1, thread_count(None) // 2)
 
@@ -131,7 +131,7 @@ def test_bits_do_not_depend_on_jobs(kernel, ext):
     for folder, jobs in (("one", 1), ("four", 4)):
         Path(folder).mkdir()
         outcomes = apply_many(
-            files, f"{folder}/{{stem}}{ext}", kernel, jobs=jobs, padding="same", memory="160M", threads=3
+            files, f"{folder}/{{stem}}{ext}", kernel, jobs=jobs, padding="same", memory="512M", threads=3
         )
         assert statuses(outcomes) == ["done"] * 6
     for name in names("one"):

@@ -59,6 +59,17 @@ def default_memory() -> int:
     return max(LIBRARIES, min(free_memory() // 4, MOST_BY_DEFAULT))
 
 
+def memory_bound(memory: str | int | None) -> int:
+    """Bytes that all runs of a process may take together: those asked for, or the default.
+
+    Raises
+    ------
+    ParameterError
+        As :func:`parse_memory`.
+    """
+    return default_memory() if memory is None else parse_memory(memory)
+
+
 def share(bound: int, jobs: int) -> int:
     """The bound of each of several jobs that one process does at once: the libraries are there once for all."""
     return LIBRARIES + max(0, bound - LIBRARIES) // jobs
