@@ -143,9 +143,12 @@ def _compiled(function: Callable[..., None], arguments: Sequence[Argument]) -> t
         else types.UniTuple(types.int64, argument)
         for argument in arguments
     ]
-    made: Any = numba.njit(numba.void(*kinds), **OPTIONS | {"no_cpython_wrapper": True})(function)
+    made: Any = numba.njit(numba.void(*kinds), **OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})(function)
     (signature,) = made.signatures
     module = binding.parse_assembly(made.inspect_llvm(signature))
+    foreign = [f.name for f in module.functions if f.is_declaration and f.name.startswith(("numba_", "Py"))]
+    if foreign:  # without numba those are nowhere
+        raise RuntimeError(f"{function.__qualname__} allocates or may raise: it calls {', '.join(foreign)}")
     symbol: str = made.overloads[signature].fndesc.llvm_func_name
     code: bytes = _machine().emit_object(module)
     return symbol, code
@@ -157,7 +160,7 @@ def _machine() -> Any:
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
     return binding.Target.from_default_triple().create_target_machine(
-        binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), opt=3, jit=True
+        binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), opt=3, jit=True, reloc="pic"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from volconv.engines.cpu.channels import Channels
 from volconv.engines.cpu.direct import Direct
 from volconv.engines.cpu.fft import Fft
 from volconv.engines.cpu.gemm import Gemm
@@ -16,7 +17,7 @@ from volconv.shapes import multiply_adds
 if TYPE_CHECKING:
     from volconv.engines import Engine, Problem
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Separable(), Winograd(), Fft(), Gemm())}
+_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Channels(), Separable(), Winograd(), Fft(), Gemm())}
 
 #: Jobs of so many multiply-adds are done before compiled loops would even be loaded: gemm takes them, which needs none.
 SMALL = 20_000_000
