@@ -100,7 +100,7 @@ def convert(name: str, values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[An
         A finite value would become infinite.
     """
     if np.can_cast(values.dtype, dtype, "safe"):
-        return values.astype(dtype)
+        return values.astype(dtype, copy=False)
     with np.errstate(over="ignore"):
         real = values.real if dtype.kind != "c" else values
         result = real.astype(dtype)

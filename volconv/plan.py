@@ -148,6 +148,7 @@ def make_plan(
         problem.dtype.itemsize,
         item_bytes or needs.block_bytes,
         count,
+        choice.candidates[choice.algorithm] if item_bytes is None else None,
     )
     plan = Plan(
         params=params,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from volconv.region import Region
@@ -23,6 +24,8 @@ VECTORS = 48
 
 #: Work items for each thread that a run should have at least, so that threads finish together.
 ITEMS_PER_THREAD = 4
+#: Seconds that an item should take at least: its fixed cost is some 50 microseconds.
+ITEM_SECONDS = 250e-6
 
 
 class Item(NamedTuple):
@@ -78,13 +81,21 @@ def halved(block: Region, grid: Triple) -> list[Region]:
     return [block]
 
 
+@lru_cache(maxsize=256)
 def item_shape(
-    output_shape: Index5, params: Conv3dParams, grid: Triple, itemsize: int, block_bytes: int, threads: int
+    output_shape: Index5,
+    params: Conv3dParams,
+    grid: Triple,
+    itemsize: int,
+    block_bytes: int,
+    threads: int,
+    seconds: float = math.inf,
 ) -> tuple[int, Triple]:
     """Groups and box (D, H, W) of one work item.
 
     The box is the one with the least halo for its size, in multiples of ``grid``; a padded block of more than
-    ``block_bytes`` counts against it, more so the larger it is. Bits do not depend on it; it may depend on threads.
+    ``block_bytes`` counts against it, more so the larger it is, and so do items that are too few for all threads, or
+    more than the ``seconds`` that all should take are worth. Bits do not depend on it; it may depend on threads.
 
     Examples
     --------
@@ -97,12 +108,14 @@ def item_shape(
     block_bytes = max(1, block_bytes)
     voxel = itemsize * params.in_channels // params.groups
     (kd, kh, kw), (sd, sh, sw) = params.effective_kernel, params.stride
-    wanted = ITEMS_PER_THREAD * threads / max(1, volumes * params.groups)
+    items_in_all = max(threads, min(ITEMS_PER_THREAD * threads, seconds / ITEM_SECONDS))
+    wanted = items_in_all / max(1, volumes * params.groups)
     best, best_price = (grid[0], grid[1], grid[2]), math.inf
     for h, w in itertools.product(_sizes(height, grid[1]), _sizes(width, grid[2])):
         row = voxel * ((h - 1) * sh + kh) * ((w - 1) * sw + kw)
         fitting = (block_bytes // row - kd) // sd + 1
-        for d in {_aligned(min(depth, n), grid[0]) for n in (fitting, -(-depth // ITEMS_PER_THREAD), depth)}:
+        slabs = fitting, *(-(-depth // n) for n in (ITEMS_PER_THREAD, max(1, math.ceil(wanted)), 1))
+        for d in {_aligned(min(depth, n), grid[0]) for n in slabs}:
             block = row * ((d - 1) * sd + kd)
             # Rows that are cut, or short, cost more than their halo: vectors of sums that are not full.
             filled = max(w / (-(-w // VECTORS) * VECTORS), w / (w + kw - 1) * h / (h + VECTORS / (w + kw)))
@@ -117,7 +130,7 @@ def item_shape(
     box = (min(best[0], depth), min(best[1], height), min(best[2], width))
     block = voxel * math.prod(block_shape(box, params))
     items = volumes * math.prod(-(-s // b) for s, b in zip(output_shape[2:], box, strict=True)) if volumes else 0
-    groups = min(block_bytes // max(1, block), params.groups * items // (ITEMS_PER_THREAD * threads), params.groups)
+    groups = min(block_bytes // max(1, block), int(params.groups * items / items_in_all), params.groups)
     return max(1, groups), box
 
 

@@ -93,14 +93,13 @@ class _Tiles:
         self.loop = compiled_channels(weight.dtype, vectors)
         groups, channels, steps = weight.shape
         self.count = min(blocks * self.width, channels - first)
-        part = slice(first, first + self.count)
-        padded = np.zeros((groups, blocks * self.width, steps), weight.dtype)
-        padded[:, : self.count] = weight[:, part]
-        by_block = padded.reshape(groups, blocks, self.width, steps)
-        self.weights = np.ascontiguousarray(by_block.swapaxes(2, 3))
-        self.bias = np.zeros((groups, blocks * self.width), bias.dtype)
-        self.bias[:, : self.count] = bias[:, part]
-        self.bias = self.bias.reshape(groups, blocks, self.width)
+        self.weights = np.zeros((groups, blocks, steps, self.width), weight.dtype)
+        self.bias = np.zeros((groups, blocks, self.width), bias.dtype)
+        for i in range(blocks):
+            part = slice(first + i * self.width, min(first + (i + 1) * self.width, channels))
+            many = part.stop - part.start
+            self.weights[:, i, :, :many] = weight[:, part].swapaxes(1, 2)
+            self.bias[:, i, :many] = bias[:, part]
 
 
 class PreparedChannels:

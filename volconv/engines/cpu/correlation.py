@@ -95,66 +95,77 @@ class Program:
         return Program(self.places[kept], self.taps[kept], segments, self.chained)
 
 
-class _Builder:
+class _Segments:
     """Collects steps into segments, and sees to it that no sum grows longer than a chain."""
 
     def __init__(self, shape: TileShape, sums: Sums) -> None:
-        self.rows, self.sums = shape.rows, sums
-        self.numbers = {pattern: i for i, pattern in enumerate(patterns(shape))}
-        self.places: list[NDArray[np.int64]] = []
-        self.taps: list[NDArray[np.int64]] = []
-        self.segments: list[list[int]] = []
-        self.steps = 0
-        self.length = [0] * shape.rows
+        self._chain, self._rows = sums.chain, range(shape.rows)
+        self._numbers = {pattern: i for i, pattern in enumerate(patterns(shape))}
+        self._found: list[list[int]] = []
+        self._length = [0] * shape.rows
 
-    def add(self, low: int, high: int, places: NDArray[np.int64], taps: NDArray[np.int64]) -> None:
-        """Add steps for rows ``low`` to ``high``, which take (steps, high - low) taps."""
-        for first in range(0, len(places), self.sums.chain):
-            part = places[first : first + self.sums.chain]
-            steps = len(part)
-            flushed = sum(1 << r for r in range(low, high) if self.length[r] + steps > self.sums.chain)
-            for r in range(low, high):
-                self.length[r] = steps + (0 if flushed >> r & 1 else self.length[r])
-            pattern = self.numbers[low, high]
-            if not flushed and self.segments and self.segments[-1][0] == pattern:
-                self.segments[-1][2] += steps
+    def add(self, low: int, high: int, steps: int) -> None:
+        """Add so many steps for rows ``low`` to ``high``."""
+        pattern, end = self._numbers[low, high], self._found[-1][2] if self._found else 0
+        while steps:
+            part, flushed = min(steps, self._chain), 0
+            for r in self._rows[low:high]:
+                if self._length[r] + part > self._chain:
+                    flushed |= 1 << r
+                    self._length[r] = 0
+                self._length[r] += part
+            if not flushed and self._found and self._found[-1][0] == pattern:
+                self._found[-1][2] += part
             else:
-                self.segments.append([pattern, self.steps, self.steps + steps, flushed])
-            self.steps += steps
-            self.places.append(part)
-            whole = np.full((steps, self.rows), -1)
-            whole[:, low:high] = taps[first : first + steps]
-            self.taps.append(whole)
+                self._found.append([pattern, end, end + part, flushed])
+            end, steps = end + part, steps - part
 
-    def program(self) -> Program:
-        segments = np.array(self.segments, dtype=np.int64)
-        return Program(np.concatenate(self.places), np.concatenate(self.taps), segments, self.sums.kind)
+    def array(self) -> NDArray[np.int64]:
+        """All, as a :class:`Program` has them."""
+        return np.array(self._found, dtype=np.int64)
 
 
 def channel_program(places: TapPlaces, shape: TileShape, sums: Sums) -> Program:
     """Rows are output channels."""
-    builder = _Builder(shape, sums)
     where = places.taps.reshape(-1, 4)
+    segments = _Segments(shape, sums)
+    segments.add(0, shape.rows, len(where))
     taps = np.broadcast_to(np.arange(len(where))[:, None], (len(where), shape.rows))
-    builder.add(0, shape.rows, where, taps)
-    return builder.program()
+    return Program(where, taps, segments.array(), sums.kind)
 
 
 def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int, sums: Sums) -> Program:
     """Rows, so many of a tile's, are neighbours along an axis (0 is D, 1 is H)."""
-    builder = _Builder(shape, sums)
-    size = places.taps.shape[:4]
-    number = np.moveaxis(np.arange(math.prod(size)).reshape(size), 1 + axis, 1)
-    where = np.moveaxis(places.taps, 1 + axis, 1)  # (C_in, layers, ..., 4)
+    channels, *kernel = places.taps.shape[:4]
+    number = np.moveaxis(np.arange(math.prod(kernel)).reshape(kernel), axis, 0)
+    number = number.reshape(len(number), -1)
+    # Those of the first channel; the others' are the same, in later volumes and with later taps.
+    where = np.moveaxis(places.taps[0], axis, 0).reshape(*number.shape, 4)
     step = np.zeros(4, np.int64)
     step[1 + axis] = places.neighbour[axis] * places.stride[axis]
-    for c in range(size[0]):
-        for layers in places.layers[axis]:  # those of one phase, each one ``step`` after the other
-            for i in range(len(layers) + rows - 1):
-                low, high = max(0, i - len(layers) + 1), min(rows, i + 1)
-                taps = np.stack([number[c, layers[i - r]].reshape(-1) for r in range(low, high)], axis=1)
-                builder.add(low, high, where[c, layers[0]].reshape(-1, 4) + i * step, taps)
-    return builder.program()
+    ranges, seen, taken = [], [], []
+    for layers in places.layers[axis]:  # those of one phase, each one ``step`` after the other
+        for i in range(len(layers) + rows - 1):
+            low, high = max(0, i - len(layers) + 1), min(rows, i + 1)
+            taps = np.full((number.shape[1], shape.rows), -1)
+            for r in range(low, high):
+                taps[:, r] = number[layers[i - r]]
+            ranges.append((low, high))
+            seen.append(where[layers[0]] + i * step)
+            taken.append(taps)
+    volumes, steps = np.zeros((channels, 1, 4), np.int64), np.concatenate(taken)
+    volumes[:, 0, 0] = np.arange(channels) * len(places.phases)
+    later = np.arange(channels)[:, None, None] * number.size
+    segments = _Segments(shape, sums)
+    for _ in range(channels):
+        for low, high in ranges:
+            segments.add(low, high, number.shape[1])
+    return Program(
+        (np.concatenate(seen) + volumes).reshape(-1, 4),
+        np.where(steps >= 0, steps + later, -1).reshape(-1, shape.rows),
+        segments.array(),
+        sums.kind,
+    )
 
 
 class _Ready(NamedTuple):
@@ -230,6 +241,7 @@ class Correlation:
         self._sums = Sums.of(taps, taps if weight.dtype.kind == "i" else roundings)  # integers are exact
         self._places, self._axis, self._stretch = places, axis, stretch
         self._step = places.neighbour[axis]
+        self._channels = weight.shape[1]
         low, high = (tile_shape(weight.dtype, tall) for tall in (False, True))
         self._units: list[_Unit] = []
         first, count = 0, weight.shape[1]
@@ -245,19 +257,36 @@ class Correlation:
         self._offsets: dict[Any, NDArray[np.int64]] = {}
         self._neighbours: dict[int, Program] = {}
 
-    def __call__(self, group: int, data: Flat, out: Flat, shape: tuple[int, ...], finite: bool) -> None:
-        """Correlate one block of one group.
+    def __call__(
+        self, first_group: int, many: int, data: Flat, out: Flat, shape: tuple[int, ...], finite: bool
+    ) -> None:
+        """Correlate blocks of neighbouring groups.
 
         Parameters
         ----------
-        group : int
+        first_group, many : int
+            Which groups.
         data, out : Flat
-            The group's block, readable for a tile's width beyond it, and where its outputs go.
+            Their blocks, readable for a tile's width beyond them, and where their outputs go.
         shape : tuple of 3 ints
             Outputs (D, H, W).
         finite : bool
             Whether the data are all finite, so that zero weights may be left out.
         """
+        volumes = self._places.taps.shape[0] * len(self._places.phases)
+        apart = volumes * data.strides[0], self._channels * out.strides[0]
+        if not (finite and self.sparse):
+            groups = _Tiles(many, *apart)
+            self._correlate(first_group, groups, data, out, shape, None)
+            return
+        for i in range(many):  # each has zeros of its own
+            group = first_group + i
+            own, target = data.volume(i * volumes), out.volume(i * self._channels)
+            self._correlate(group, _Tiles(1, *apart), own, target, shape, group)
+
+    def _correlate(
+        self, first_group: int, groups: _Tiles, data: Flat, out: Flat, shape: tuple[int, ...], own: int | None
+    ) -> None:
         depth, height, width = shape
         _, plane, pitch, _ = data.strides
         out_volume, out_plane, out_pitch, _ = out.strides
@@ -268,7 +297,12 @@ class Correlation:
             lines = _Lines(height, width, sh * pitch, out_pitch)
             if unit.count > 1:
                 channels = _Tiles(unit.count, 0, out_volume)
-                self._run(unit, group, finite, data, data.address, target, planes, channels, lines)
+                for i in range(groups.many):
+                    begin, end = (
+                        address + i * apart * data.itemsize
+                        for address, apart in ((data.address, groups.stride), (target, groups.out_stride))
+                    )
+                    self._run(unit, first_group + i, 1, own, data, begin, end, planes, channels, lines)
                 continue
             along, rows = planes, unit.shape.rows
             if self._axis == 1:
@@ -281,13 +315,14 @@ class Correlation:
                         place = (start + first * self._step) * data.itemsize
                         tiles = _Tiles(count, self._step * along.stride, self._step * along.out_stride)
                         begin, end = data.address + place * along.stride, target + place * along.out_stride
-                        self._run(unit, group, finite, data, begin, end, _Tiles(1, 0, 0), tiles, lines)
+                        self._run(unit, first_group, groups.many, own, data, begin, end, groups, tiles, lines)
 
     def _run(
         self,
         unit: _Unit,
         group: int,
-        finite: bool,
+        sets: int,
+        own: int | None,
         data: Flat,
         begin: int,
         target: int,
@@ -295,9 +330,12 @@ class Correlation:
         tiles: _Tiles,
         lines: _Lines,
     ) -> None:
-        """All tiles of one unit from one address to another, ``slices`` one after the other."""
+        """All tiles of one unit from one address to another, ``slices`` one after the other.
+
+        ``sets`` of weights, one for all slices or one for each, begin with those of a group; or they are that group's
+        ``own``, without its zeros.
+        """
         rows = min(unit.shape.rows, tiles.many)
-        own = group if finite and self.sparse else None
         program, weights = unit.ready(rows, own, lambda rows: self._program(unit, rows))
         key = unit.count > 1, rows, own, own is not None and unit.first, data.strides
         offsets = self._offsets.get(key)
@@ -306,8 +344,8 @@ class Correlation:
         unit.loop(
             begin,
             offsets,
-            weights[None, 0 if own is not None else group],
-            unit.bias[group],
+            weights if own is not None else weights[group : group + sets],
+            unit.bias[group : group + sets],
             program.segments,
             program.chained,
             target,

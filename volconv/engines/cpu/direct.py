@@ -105,5 +105,5 @@ class PreparedDirect:
         finite = self._correlation.sparse and all_finite(block)
         block = self._phases(block)
         with groups_of(block, out, self._rows) as groups:
-            for group, (data, target) in enumerate(groups, first_group):
-                self._correlation(group, data, target, out.shape[1:], finite)
+            data, target = groups[0]
+            self._correlation(first_group, len(groups), data, target, out.shape[1:], finite)

@@ -32,13 +32,13 @@ SECONDS_PER_ELEMENT = 0.18e-9
 SECONDS_PER_SUM = 0.25e-9
 SECONDS_PER_PANEL = 10e-6
 
-#: Outputs in one panel: its products stay in L2 (set by tests/benchmarks/algorithms.py).
-COLUMNS = 2048
-#: Taps in one product, which are summed in plain order. Each may err by half an epsilon of the sum of magnitudes, as do
-#: the total and the bias: 30 stay under the bound of 16 epsilon.
-CHAIN = 30
-#: Size of the panels of several products that are formed at a time: a share of L2.
-PANEL_BYTES = 1 << 20
+#: Outputs in one panel at most and at least (set by tests/benchmarks/algorithms.py).
+COLUMNS, FEWEST_COLUMNS = 2048, 64
+#: How often a term may be rounded, each time by half an epsilon of the sum of magnitudes, before the bias is added: that
+#: stays under the bound of 16 epsilon. A product rounds it once for each of its taps.
+ROUNDINGS = 30
+#: Size of a panel and its products: a few are in cache.
+PANEL_BYTES = 1 << 22
 BLOCK_BYTES = 1 << 19
 #: What BLAS takes for itself.
 BLAS_BYTES = 32 << 20
@@ -62,7 +62,7 @@ class Gemm:
         panels = math.prod(-(-n // b) for n, b in zip(output_shape[2:], box, strict=True)) * output_shape[0]
         # Columns of no output are multiplied too.
         columns = panels * math.prod(box) * params.groups
-        rows, parts = params.out_channels // params.groups, -(-taps(params) // CHAIN)
+        rows, parts = params.out_channels // params.groups, _parts(taps(params))
         # A single row is as slow as two.
         macs = columns * max(rows, 2) * taps(params)
         rate = SECONDS_PER_MAC if problem.dtype.kind == "f" else 1e-9
@@ -98,11 +98,24 @@ def panel_box(output_shape: Index5, params: Conv3dParams) -> Triple:
     (1, 20, 99)
     """
     depth, height, width = output_shape[2:]
-    columns = max(1, min(COLUMNS, PANEL_BYTES // (4 * min(CHAIN, taps(params)))))
+    column = 4 * (taps(params) + _parts(taps(params)) * params.out_channels // params.groups)
+    columns = min(COLUMNS, max(FEWEST_COLUMNS, PANEL_BYTES // column))
     w = -(-width // -(-width // columns))
     h = min(height, max(1, columns // w))
     d = min(depth, max(1, columns // (w * h)))
     return d, h, w
+
+
+def _parts(count: int) -> int:
+    """In how many products so many taps are summed, whose results are added in pairs, those in pairs, and so on.
+
+    >>> _parts(27), _parts(125), _parts(343)
+    (1, 5, 14)
+    """
+    parts = -(-count // ROUNDINGS)
+    while -(-count // parts) + (parts - 1).bit_length() > ROUNDINGS:
+        parts += 1
+    return parts
 
 
 class PreparedGemm:
@@ -110,16 +123,17 @@ class PreparedGemm:
 
     def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any], output_shape: Index5) -> None:
         self._params, self._box = params, panel_box(output_shape, params)
-        self._rows = params.out_channels // params.groups
+        groups, self._rows = params.groups, params.out_channels // params.groups
         count = taps(params)
-        chain = CHAIN if weight.dtype.kind == "f" else count  # integers are exact
-        parts = -(-count // chain)
+        parts = _parts(count) if weight.dtype.kind == "f" else 1  # integers are exact
         length = -(-count // parts)
         # Taps are padded with zero weights to parts of one length; the panel has zeros there.
-        matrix = np.zeros((params.groups, self._rows, parts * length), weight.dtype)
-        matrix[:, :, :count] = weight.reshape(params.groups, self._rows, count)
-        self._matrix = np.ascontiguousarray(matrix.reshape(params.groups, self._rows, parts, length).swapaxes(1, 2))
-        self._bias = bias.reshape(params.groups, self._rows, 1)
+        matrix = np.zeros((groups, self._rows, parts * length), weight.dtype)
+        matrix[:, :, :count] = weight.reshape(groups, self._rows, count)
+        self._matrix = np.ascontiguousarray(matrix.reshape(groups, self._rows, parts, length).swapaxes(1, 2))
+        self._bias = bias.reshape(groups, self._rows, 1)
+        panel = parts * (length + self._rows) * math.prod(self._box) * weight.itemsize
+        self._together = max(1, min(groups, PANEL_BYTES // panel))
         self._buffers = threading.local()  # kept from block to block: fresh memory costs more than filling it
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:
@@ -128,53 +142,45 @@ class PreparedGemm:
         _, parts, _, length = self._matrix.shape
         if not hasattr(self._buffers, "panel"):
             # Zeros, not whatever memory holds: columns of no output are multiplied too.
-            self._buffers.panel = np.zeros((parts * length, *self._box), block.dtype)
-            self._buffers.sums = np.zeros((4, rows, math.prod(self._box)), block.dtype)
-        panel = self._buffers.panel
-        count = taps(self._params)
-        columns = panel.reshape(parts, length, -1)
-        for group in range(len(out) // rows):
-            matrix, bias = self._matrix[first_group + group], self._bias[first_group + group]
-            windows = self._windows(block[group * channels : (group + 1) * channels], out.shape[1:])
-            target = out[group * rows : (group + 1) * rows]
+            self._buffers.panel = np.zeros((self._together, parts * length, *self._box), block.dtype)
+            columns = math.prod(self._box)
+            self._buffers.products = np.zeros((self._together, parts, rows, columns), block.dtype)
+        groups = len(out) // rows
+        windows = self._windows(block.reshape(groups, channels, *block.shape[1:]), out.shape[1:])
+        targets = out.reshape(groups, rows, *out.shape[1:])
+        for first in range(0, groups, self._together):
+            some = slice(first, min(first + self._together, groups))
+            weights = slice(first_group + some.start, first_group + some.stop)
             for corner in _corners(out.shape[1:], self._box):
                 box = tuple(slice(c, c + b) for c, b in zip(corner, self._box, strict=True))
-                seen = windows[:, :, :, :, box[0], box[1], box[2]]
-                d, h, w = seen.shape[4:]
-                unfolded = panel[:count].reshape(*seen.shape[:4], *self._box)
-                np.copyto(unfolded[..., :d, :h, :w], seen)
-                total = self._product(matrix, columns, bias)
-                target[(slice(None), *box)] = total.reshape(rows, *self._box)[:, :d, :h, :w]
+                seen = windows[some, ..., box[0], box[1], box[2]]
+                target = targets[(some, slice(None), *box)]
+                total = self._sums(seen, self._matrix[weights]) + self._bias[weights]
+                d, h, w = target.shape[2:]
+                target[...] = total.reshape(*target.shape[:2], *self._box)[..., :d, :h, :w]
 
     def _windows(self, block: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """What each output sees, without a copy: (C_in, kD, kH, kW, d, h, w)."""
+        """What each output sees, without a copy: (groups, C_in, kD, kH, kW, d, h, w) of (groups, C_in, D, H, W)."""
         strides, params = block.strides, self._params
-        taps_apart = [s * d for s, d in zip(strides[1:], params.dilation, strict=True)]
-        outputs_apart = [s * n for s, n in zip(strides[1:], params.stride, strict=True)]
-        size = (len(block), *params.kernel_size, *shape)
-        return as_strided(block, size, (strides[0], *taps_apart, *outputs_apart), writeable=False)
+        taps_apart = [s * d for s, d in zip(strides[2:], params.dilation, strict=True)]
+        outputs_apart = [s * n for s, n in zip(strides[2:], params.stride, strict=True)]
+        size = (*block.shape[:2], *params.kernel_size, *shape)
+        return as_strided(block, size, (*strides[:2], *taps_apart, *outputs_apart), writeable=False)
 
-    def _product(self, matrix: NDArray[Any], columns: NDArray[Any], bias: NDArray[Any]) -> NDArray[Any]:
-        """The sum of the parts' products; what their additions round away is kept and added at the end.
-
-        Dekker's Fast2Sum: see :meth:`volconv.engines.cpu.tile_kernels._Tile._added`.
-        """
-        total, lost, part, after = self._buffers.sums
-        np.matmul(matrix[0], columns[0], out=total)
-        if len(matrix) > 1:
-            lost[...] = 0
-            for weights, values in zip(matrix[1:], columns[1:], strict=True):
-                np.matmul(weights, values, out=part)
-                np.add(total, part, out=after)
-                np.subtract(after, total, out=total)
-                np.subtract(part, total, out=part)
-                lost += part
-                total, after = after, total
-            # Where the sum is not finite, neither is what was lost, and it must not count.
-            np.add(total, lost, out=total, where=np.isfinite(total))
-        total += bias
-        result: NDArray[Any] = total
-        return result
+    def _sums(self, seen: NDArray[Any], matrix: NDArray[Any]) -> NDArray[Any]:
+        """What some windows' outputs are, but for the bias: (groups, rows, columns); the parts' products in pairs."""
+        groups, parts, _, length = matrix.shape
+        panel, products = self._buffers.panel[:groups], self._buffers.products[:groups]
+        d, h, w = seen.shape[5:]
+        unfolded = panel[:, : taps(self._params)].reshape(*seen.shape[:5], *self._box)
+        np.copyto(unfolded[..., :d, :h, :w], seen)
+        np.matmul(matrix, panel.reshape(groups, parts, length, -1), out=products)
+        while parts > 1:
+            half = (parts + 1) // 2
+            products[:, : parts - half] += products[:, half:parts]
+            parts = half
+        total: NDArray[Any] = products[:, 0]
+        return total
 
 
 def _corners(shape: tuple[int, ...], box: Triple) -> list[tuple[int, int, int]]:

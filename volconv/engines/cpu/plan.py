@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from volconv.engines.cpu.channels import Channels
@@ -47,6 +48,7 @@ def get(name: str) -> Engine:
     return _ENGINES[name]
 
 
+@lru_cache(maxsize=256)
 def choose(algorithm: str, problem: Problem) -> Choice:
     """Pick the cheapest algorithm that can do this (gemm for what is small), or check the one asked for.
 

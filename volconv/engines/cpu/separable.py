@@ -145,17 +145,17 @@ class PreparedSeparable:
                 group, lines = first_group + i, block[i : i + 1]
                 if not self._skipped[0]:
                     passed = self._buffers.get("depth", (many, depth, height, width), self._dtype)
-                    self._depth(group, Flat.of(lines), Flat.of(passed), passed.shape[1:], finite=False)
+                    self._depth(group, 1, Flat.of(lines), Flat.of(passed), passed.shape[1:], finite=False)
                     lines = passed
                 if not self._skipped[1]:
                     passed = self._buffers.get("height", (many, depth, out_height, width), self._dtype)
                     data, outputs = Flat.of(lines), Flat.of(passed)
                     for j in range(many):
                         one = data.volume(min(j, len(lines) - 1))  # one channel for all, if nothing was passed yet
-                        self._height(group * many + j, one, outputs.volume(j), passed.shape[1:], finite=False)
+                        self._height(group * many + j, 1, one, outputs.volume(j), passed.shape[1:], finite=False)
                     lines = passed
                 lines = self._phases(lines)
                 data, outputs = Flat.of(lines), Flat.of(target[i * self._rows :])
                 for j in range(self._rows):
                     terms = data.volume(j * self._terms * self._phases.count)
-                    self._width(group * self._rows + j, terms, outputs.volume(j), out.shape[1:], finite=False)
+                    self._width(group * self._rows + j, 1, terms, outputs.volume(j), out.shape[1:], finite=False)

@@ -75,7 +75,7 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
     weights : (sets, blocks, steps, rows) array
         One set for all slices or one for each; in it one block for all outputs, or one for each ``rows`` neighbours
         along the tile's rows.
-    bias : (blocks, rows) array
+    bias : (sets, blocks, rows) array
     program : (segments, 4) array
     chained : int
         How the parts of a sum are added up; see :class:`volconv.engines.cpu.correlation.Sums`.
@@ -99,7 +99,7 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
 
     loop = native(
         f"correlate-{dtype.name}-{tile.rows}x{tile.vectors}x{tile.lanes}",
-        (1, Array(index, 1), Array(dtype, 4), Array(dtype, 2), Array(index, 2), 1, 1, 4, 3, 3, 1, 1, Array(dtype, 1)),
+        (1, Array(index, 1), Array(dtype, 4), Array(dtype, 3), Array(index, 2), 1, 1, 4, 3, 3, 1, 1, Array(dtype, 1)),
         function,
         *("tile", "tile_kernels", "emitter", "simd"),
     )

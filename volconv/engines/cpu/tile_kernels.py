@@ -247,7 +247,7 @@ def correlate_function(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
                                         program.shape[0],
                                         chained,
                                         work.ctypes.data,
-                                        bias.ctypes.data + block * rows * size,
+                                        bias.ctypes.data + own * rows * size,
                                         target + (n * out_strides[1] + first * out_strides[2]) * size,
                                         out_strides[1],
                                         min(rows, neighbours - n),

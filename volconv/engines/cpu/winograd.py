@@ -134,7 +134,7 @@ class PreparedWinograd:
         padded[:, :, : self._rows] = kernel.reshape(self._planes, params.groups, self._rows, taps)
         blocks = padded.reshape(self._planes, params.groups, -1, shape.rows, taps)
         self._weights = np.ascontiguousarray(blocks.transpose(1, 0, 2, 4, 3))  # (groups, planes, blocks, taps, rows)
-        self._no_bias = np.zeros((blocks.shape[2], shape.rows), weight.dtype)
+        self._no_bias = np.zeros((self._planes, blocks.shape[2], shape.rows), weight.dtype)
         self._forward = compiled_forward(weight.dtype, len(self._axes))
         self._inverse = compiled_inverse(weight.dtype, len(self._axes))
         self._correlate = compiled_correlate(weight.dtype, shape)

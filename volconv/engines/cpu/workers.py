@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
@@ -39,6 +39,12 @@ def thread_count(threads: int | None) -> int:
     return count
 
 
+#: Pools that no run uses, by their number of threads: to start threads takes longer than many a small convolution.
+_idle: defaultdict[int, list[ThreadPoolExecutor]] = defaultdict(list)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # a child has none of the threads
+
+
 class Workers:
     """A pool for the length of one run.
 
@@ -48,7 +54,10 @@ class Workers:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._pool = ThreadPoolExecutor(threads - 1, thread_name_prefix="volconv") if threads > 1 else None
+        self._pool: ThreadPoolExecutor | None = None
+        if threads > 1:
+            idle = _idle[threads - 1]
+            self._pool = idle.pop() if idle else ThreadPoolExecutor(threads - 1, thread_name_prefix="volconv")
 
     def run(self, work: Callable[[Iterator[Item]], None], items: Iterable[Item]) -> None:
         """Call ``work(items)`` in every thread, the caller's included; between them they see each item once."""
@@ -69,7 +78,7 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         if self._pool:
-            self._pool.shutdown()
+            _idle[self.threads - 1].append(self._pool)
 
 
 class _Shares:
