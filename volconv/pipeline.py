@@ -21,7 +21,7 @@ from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
 from volconv.errors import OutOfMemoryError
 from volconv.padding import FILL, padded_axes, read_block
-from volconv.shapes import padded_interval
+from volconv.shapes import block_shape, padded_interval
 from volconv.steps import steps
 from volconv.tiling import halved, work_items
 from volconv.window import Room, Window
@@ -216,6 +216,11 @@ class _Stored:
     spans: dict[tuple[int, int, int], tuple[list[Run], int]] = field(default_factory=dict)
 
 
+#: Padded blocks up to this size are kept by each thread from run to run.
+KEPT_BYTES = 8 << 20
+_kept = Buffers()
+
+
 class _Convolution:
     """A plan bound to its ends and weights: how one block, and one work item in it, is done."""
 
@@ -237,8 +242,19 @@ class _Convolution:
             self._parts = ((np.real, np.real(fill), scaling), (_imaginary, np.imag(fill), imaginary))
             weight, bias = planar_weight(weight), planar_bias(bias)
         self._dtype = weight.dtype
-        self._buffers = Buffers()
+        block = (
+            plan.item_groups
+            * plan.params.in_channels
+            // plan.params.groups
+            * math.prod(block_shape(plan.item_box, plan.params))
+        )
+        self._buffers = _kept if block * self._dtype.itemsize <= KEPT_BYTES else Buffers()
         self.engine = get_engine(plan.algorithm)
+        self._read_block = read_block
+        if self.engine.compiled:
+            from volconv.engines.cpu.reading import block_reader
+
+            self._read_block = block_reader(source.info.dtype, self._dtype)
         self._prepared = prepare(plan.algorithm, plan.problem, weight, bias)
 
     @property
@@ -314,7 +330,7 @@ class _Convolution:
         shape = len(voxels), parts, depth, height, width
         padded = self._buffers.get("padded", _padded_lines(shape, self._dtype), self._dtype)[..., :width]
         for i, (part, fill, scaling) in enumerate(self._parts):
-            read_block(part(voxels), (d, h, w), padded[:, i], fill, scaling)
+            self._read_block(part(voxels), (d, h, w), padded[:, i], fill, scaling)
         padded = padded.reshape(-1, depth, height, width)
 
         target = result[item.volume, first * per_out : last * per_out, z0:z1, y0:y1, x0:x1]

@@ -21,11 +21,14 @@ if TYPE_CHECKING:
 
 #: Outputs along W that the inner loops compute at a time, more or less.
 VECTORS = 48
+#: And along D.
+ROWS = 4
 
 #: Work items for each thread that a run should have at least, so that threads finish together.
 ITEMS_PER_THREAD = 4
-#: Seconds that an item should take at least: its fixed cost is some 50 microseconds.
-ITEM_SECONDS = 250e-6
+#: Seconds that each item costs, whatever its size; and how many times as long it should take at least, for threads to
+#: share its work.
+ITEM_SECONDS, WORTH = 60e-6, 4
 
 
 class Item(NamedTuple):
@@ -95,7 +98,7 @@ def item_shape(
 
     The box is the one with the least halo for its size, in multiples of ``grid``; a padded block of more than
     ``block_bytes`` counts against it, more so the larger it is, and so do items that are too few for all threads, or
-    more than the ``seconds`` that all should take are worth. Bits do not depend on it; it may depend on threads.
+    too many for the ``seconds`` that all take. Bits do not depend on it; it may depend on threads.
 
     Examples
     --------
@@ -108,14 +111,16 @@ def item_shape(
     block_bytes = max(1, block_bytes)
     voxel = itemsize * params.in_channels // params.groups
     (kd, kh, kw), (sd, sh, sw) = params.effective_kernel, params.stride
-    items_in_all = max(threads, min(ITEMS_PER_THREAD * threads, seconds / ITEM_SECONDS))
+    seconds = max(seconds, ITEM_SECONDS)
+    items_in_all = max(1.0, min(ITEMS_PER_THREAD * threads, seconds / ITEM_SECONDS / WORTH))
     wanted = items_in_all / max(1, volumes * params.groups)
+    whole = math.lcm(grid[0], ROWS)
     best, best_price = (grid[0], grid[1], grid[2]), math.inf
     for h, w in itertools.product(_sizes(height, grid[1]), _sizes(width, grid[2])):
         row = voxel * ((h - 1) * sh + kh) * ((w - 1) * sw + kw)
         fitting = (block_bytes // row - kd) // sd + 1
         slabs = fitting, *(-(-depth // n) for n in (ITEMS_PER_THREAD, max(1, math.ceil(wanted)), 1))
-        for d in {_aligned(min(depth, n), grid[0]) for n in slabs}:
+        for d in {_aligned(min(depth, n), whole if n >= whole else grid[0]) for n in slabs}:
             block = row * ((d - 1) * sd + kd)
             # Rows that are cut, or short, cost more than their halo: vectors of sums that are not full.
             filled = max(w / (-(-w // VECTORS) * VECTORS), w / (w + kw - 1) * h / (h + VECTORS / (w + kw)))
@@ -125,6 +130,7 @@ def item_shape(
             # With too few items some threads end before others.
             items = -(-depth // d) * -(-height // h) * -(-width // w)
             price *= max(1.0, wanted / items) ** 0.5
+            price *= 1 + items * volumes * ITEM_SECONDS / seconds
             if price < best_price:
                 best, best_price = (d, h, w), price
     box = (min(best[0], depth), min(best[1], height), min(best[2], width))

@@ -93,6 +93,8 @@ class Engine(Protocol):
     name: str
     #: Whether NaN and infinity spread as in the direct sum; where not, they are kept from it.
     exact_spread: bool
+    #: Whether it runs compiled loops: then those that read blocks are worth loading, too.
+    compiled: bool
 
     def supports(self, problem: Problem) -> str | None:
         """None where it can do this; otherwise why not."""

@@ -87,17 +87,6 @@ def _tile(typing_context: Any, bias: Any, vectors: Any, numbers: Any) -> Any:  #
     return types.void(bias, vectors, numbers), generate
 
 
-@intrinsic
-def _put(typing_context: Any, value: Any, address: Any) -> Any:  # noqa: ARG001  # numba's protocol
-    """Store a value at an address."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        Emitter(context, builder, signature.args[0]).store(*values)
-        return context.get_dummy_value()
-
-    return types.void(value, address), generate
-
-
 def channels_function(dtype: np.dtype[Any], vectors: int) -> Callable[..., None]:
     """What :func:`volconv.engines.cpu.channel_loops.compiled_channels` compiles."""
     # Constants of the compiled code.
@@ -113,7 +102,7 @@ def channels_function(dtype: np.dtype[Any], vectors: int) -> Callable[..., None]
         part = chain * chains
         for g in range(first_group, end_group):
             source = data + (g - first_group) * group_apart * size
-            results = out + (g - first_group) * out_group_apart * size
+            results = (g - first_group) * out_group_apart
             for b in range(blocks):
                 own = weights.ctypes.data + (g * blocks + b) * steps * width * size
                 wanted = min(width, count - b * width)
@@ -148,6 +137,6 @@ def channels_function(dtype: np.dtype[Any], vectors: int) -> Callable[..., None]
                             # Where the sum is not finite, neither is what was lost, and it must not count.
                             if compensated and total - total == 0:
                                 total += more
-                            _put(total + constant, results + (row + places[o]) * size)
+                            out[results + row + places[o]] = total + constant
 
     return channels

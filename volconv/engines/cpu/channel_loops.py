@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines.cpu.native import Array, native
+from volconv.engines.cpu.native import Array, Memory, native
 from volconv.engines.cpu.simd import registers
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def compiled_channels(dtype: np.dtype[Any], vectors: int) -> Callable[..., None]
     return native(
         f"channels-{dtype.name}-{outputs_of_a_tile()}x{vectors}",
         (
-            *(1, 1, Array(index, 1), Array(index, 1), Array(index, 1), Array(dtype, 4), Array(dtype, 3)),
+            *(1, Memory(dtype), Array(index, 1), Array(index, 1), Array(index, 1), Array(dtype, 4), Array(dtype, 3)),
             *(4, 2, 1, 3, Array(dtype, 1)),
         ),
         function,

@@ -41,6 +41,7 @@ class Channels:
 
     name = "channels"
     exact_spread = True
+    compiled = True
 
     def supports(self, problem: Problem) -> str | None:
         """More than one channel to put side by side."""
@@ -150,7 +151,9 @@ class PreparedChannels:
 
 
 @lru_cache(maxsize=64)
-def _places(shape: tuple[int, ...], apart: tuple[int, ...], stride: tuple[int, ...], together: int) -> NDArray[np.int64]:
+def _places(
+    shape: tuple[int, ...], apart: tuple[int, ...], stride: tuple[int, ...], together: int
+) -> NDArray[np.int64]:
     """Where each output of a box lies, or what it first sees; the last one's is repeated to fill a tile."""
     d, h, w = (np.arange(n) * a * s for n, a, s in zip(shape, apart, stride, strict=True))
     places = (d[:, None, None] + h[:, None] + w).reshape(-1)
@@ -161,7 +164,5 @@ def _places(shape: tuple[int, ...], apart: tuple[int, ...], stride: tuple[int, .
 def _offsets(params: Conv3dParams, apart: tuple[int, ...]) -> NDArray[np.int64]:
     """Where each tap lies from the first voxel that an output sees."""
     channels = np.arange(params.in_channels // params.groups) * apart[0]
-    d, h, w = (
-        np.arange(n) * dil * a for n, dil, a in zip(params.kernel_size, params.dilation, apart[1:], strict=True)
-    )
+    d, h, w = (np.arange(n) * dil * a for n, dil, a in zip(params.kernel_size, params.dilation, apart[1:], strict=True))
     return (channels[:, None, None, None] + d[:, None, None] + h[:, None] + w).reshape(-1)

@@ -12,7 +12,8 @@ An output's taps come in one order, and its sums are parted at the same taps, wh
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from volconv.engines.cpu.flat import Flat, TapPlaces
 
+#: Widths of kernels whose taps along W are a run, loaded once; and the size of kernels whose steps are code, not data.
+RUNS, CYCLE = (3, 5, 7), 3
+
 #: How often a term of a direct sum may be rounded, each time by half an epsilon: with the bias that stays under the
 #: bound of 16 epsilon.
 ROUNDINGS = 31
@@ -34,11 +38,13 @@ ROUNDINGS = 31
 class Sums(NamedTuple):
     """How sums are formed: in chains of so many taps, whose results are added up.
 
-    ``kind`` is 0 where one chain is all; 1 where chains are added as they are; 2 with compensation.
+    ``kind`` is 0 where one chain is all; 1 where chains are added as they are; 2 with compensation. ``part`` taps are
+    never split between two chains.
     """
 
     chain: int
     kind: int
+    part: int = 1
 
     @classmethod
     def of(cls, taps: int, roundings: int) -> Sums:
@@ -48,15 +54,24 @@ class Sums(NamedTuple):
         is twice in all, and once for the total (see ``_Tile._added`` in :mod:`volconv.engines.cpu.tile_kernels`).
 
         >>> Sums.of(27, 31), Sums.of(125, 31), Sums.of(343, 31)
-        (Sums(chain=27, kind=0), Sums(chain=25, kind=1), Sums(chain=28, kind=2))
+        (Sums(chain=27, kind=0, part=1), Sums(chain=25, kind=1, part=1), Sums(chain=28, kind=2, part=1))
         """
-        if taps <= roundings:
-            return cls(taps, 0)
+        return cls.of_parts(taps, 1, roundings)
+
+    @classmethod
+    def of_parts(cls, parts: int, taps: int, roundings: int) -> Sums:
+        """The same for parts of so many taps, which are not split.
+
+        >>> Sums.of_parts(14, 9, 31), Sums.of_parts(96, 9, 31)
+        (Sums(chain=27, kind=1, part=9), Sums(chain=27, kind=2, part=9))
+        """
+        if parts * taps <= roundings:
+            return cls(parts * taps, 0, taps)
         for chains in range(2, roundings):
-            chain = -(-taps // chains)
+            chain = -(-parts // chains) * taps
             if chain + chains - 1 <= roundings:
-                return cls(chain, 1)
-        return cls(roundings - 3, 2)
+                return cls(chain, 1, taps)
+        return cls((roundings - 3) // taps * taps, 2, taps)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,15 +85,22 @@ class Program:
     taps : (steps, rows) array
         Which tap of its kernel each row takes its weight from; -1 for none.
     segments : (segments, 4) array
-        Pattern of rows, first and last step, and rows to flush before it (bits).
+        Pattern of rows, first and last step (run of steps), and rows to flush before it (bits).
     chained : int
         How the parts of a sum are added up: the kind of :class:`Sums`.
+    shape : TileShape
+        Of the tile that carries it out.
     """
 
     places: NDArray[np.int64]
     taps: NDArray[np.int64]
     segments: NDArray[np.int64]
     chained: int
+    shape: TileShape
+
+    def offsets(self, strides: tuple[int, ...]) -> NDArray[np.int64]:
+        """Where the data of each run of steps lie."""
+        return np.ascontiguousarray((self.places @ np.array(strides))[:: self.shape.run])
 
     def weights(self, rows: NDArray[Any]) -> NDArray[Any]:
         """Weights (blocks, steps, rows) of (blocks, rows or 1, taps) kernels."""
@@ -88,41 +110,55 @@ class Program:
         return padded[:, self.taps]
 
     def only(self, kept: NDArray[np.bool_]) -> Program:
-        """Some of the steps; sums are parted where they were."""
+        """Some of the steps, where each is a run of its own; sums are parted where they were."""
         before = np.concatenate([[0], np.cumsum(kept)])
         segments = self.segments.copy()
         segments[:, 1:3] = before[segments[:, 1:3]]
-        return Program(self.places[kept], self.taps[kept], segments, self.chained)
+        return replace(self, places=self.places[kept], taps=self.taps[kept], segments=segments)
 
 
 class _Segments:
     """Collects steps into segments, and sees to it that no sum grows longer than a chain."""
 
     def __init__(self, shape: TileShape, sums: Sums) -> None:
-        self._chain, self._rows = sums.chain, range(shape.rows)
+        self._sums, self._rows = sums, range(shape.rows)
         self._numbers = {pattern: i for i, pattern in enumerate(patterns(shape))}
         self._found: list[list[int]] = []
         self._length = [0] * shape.rows
 
     def add(self, low: int, high: int, steps: int) -> None:
         """Add so many steps for rows ``low`` to ``high``."""
-        pattern, end = self._numbers[low, high], self._found[-1][2] if self._found else 0
+        pattern = self._numbers[low, high]
         while steps:
-            part, flushed = min(steps, self._chain), 0
-            for r in self._rows[low:high]:
-                if self._length[r] + part > self._chain:
-                    flushed |= 1 << r
-                    self._length[r] = 0
-                self._length[r] += part
+            part = min(steps, self._sums.part if self._sums.part > 1 else self._sums.chain)
+            flushed = self._flushed(low, high, part)
             if not flushed and self._found and self._found[-1][0] == pattern:
                 self._found[-1][2] += part
             else:
-                self._found.append([pattern, end, end + part, flushed])
-            end, steps = end + part, steps - part
+                self._append(pattern, part, flushed)
+            steps -= part
 
-    def array(self) -> NDArray[np.int64]:
+    def add_cycle(self, steps: int, taps: int) -> None:
+        """Add the steps of a tile's cycle, in which each row has so many taps."""
+        self._append(0, steps, self._flushed(0, len(self._rows), taps))
+
+    def _append(self, pattern: int, steps: int, flushed: int) -> None:
+        end = self._found[-1][2] if self._found else 0
+        self._found.append([pattern, end, end + steps, flushed])
+
+    def _flushed(self, low: int, high: int, taps: int) -> int:
+        """Count taps of some rows; which of those (bits) must begin another chain."""
+        flushed = 0
+        for r in self._rows[low:high]:
+            if self._length[r] + taps > self._sums.chain:
+                flushed |= 1 << r
+                self._length[r] = 0
+            self._length[r] += taps
+        return flushed
+
+    def array(self, run: int = 1) -> NDArray[np.int64]:
         """All, as a :class:`Program` has them."""
-        return np.array(self._found, dtype=np.int64)
+        return np.array(self._found, dtype=np.int64) // [1, run, run, 1]
 
 
 def channel_program(places: TapPlaces, shape: TileShape, sums: Sums) -> Program:
@@ -131,11 +167,11 @@ def channel_program(places: TapPlaces, shape: TileShape, sums: Sums) -> Program:
     segments = _Segments(shape, sums)
     segments.add(0, shape.rows, len(where))
     taps = np.broadcast_to(np.arange(len(where))[:, None], (len(where), shape.rows))
-    return Program(where, taps, segments.array(), sums.kind)
+    return Program(where, taps, segments.array(), sums.kind, shape)
 
 
 def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int, sums: Sums) -> Program:
-    """Rows, so many of a tile's, are neighbours along an axis (0 is D, 1 is H)."""
+    """Rows, so many of a tile's, are neighbours along an axis (0 is D, 1 is H); a tile with a cycle has no others."""
     channels, *kernel = places.taps.shape[:4]
     number = np.moveaxis(np.arange(math.prod(kernel)).reshape(kernel), axis, 0)
     number = number.reshape(len(number), -1)
@@ -158,14 +194,59 @@ def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int,
     later = np.arange(channels)[:, None, None] * number.size
     segments = _Segments(shape, sums)
     for _ in range(channels):
+        if shape.cycle:
+            segments.add_cycle(len(steps), number.size)
+            continue
         for low, high in ranges:
             segments.add(low, high, number.shape[1])
     return Program(
         (np.concatenate(seen) + volumes).reshape(-1, 4),
         np.where(steps >= 0, steps + later, -1).reshape(-1, shape.rows),
-        segments.array(),
+        segments.array(shape.run),
         sums.kind,
+        shape,
     )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """How neighbouring outputs of one channel share a tile along an axis (0 is D, 1 is H)."""
+
+    places: TapPlaces
+    axis: int
+    sums: Sums
+    shape: TileShape
+    whole: TileShape
+    known: dict[int, Program]
+
+    @classmethod
+    def of(cls, places: TapPlaces, axis: int, dtype: np.dtype[Any], roundings: int, sparse: bool) -> Neighbours:
+        """What to add in parts, runs and cycles, for kernels with these places; loops are compiled.
+
+        Parts are layers across the axis, or as few equal ones of each as chains allow. Where single taps are left out,
+        they have steps of their own.
+        """
+        channels, *kernel = places.taps.shape[:4]
+        layer, most = math.prod(kernel) // kernel[axis], max(1, roundings - 3)
+        width = kernel[2]
+        side_by_side = width == 1 or (places.stride[2] == 1 and int(places.taps[0, 0, 0, 1, 3]) == 1)
+        run = width if side_by_side and width in RUNS and width <= most and not sparse else 1
+        parts = -(-layer // most)
+        part = -(-layer // parts // run) * run
+        sums = Sums.of_parts(channels * kernel[axis] * -(-layer // part), part, roundings)
+        shape = tile_shape(dtype, False, run)
+        cycle = run == CYCLE and kernel == [CYCLE] * 3 and len(places.layers[axis]) == 1 and sums.chain >= CYCLE**3
+        whole = tile_shape(dtype, False, run, CYCLE) if cycle else shape
+        for each in {shape, whole}:
+            compiled_correlate(dtype, each)
+        return cls(places, axis, sums, shape, whole, {})
+
+    def program(self, rows: int) -> Program:
+        """That of so many rows of a tile."""
+        if rows not in self.known:
+            shape = self.whole if rows == self.shape.rows else self.shape
+            self.known[rows] = neighbour_program(self.places, shape, self.axis, rows, self.sums)
+        return self.known[rows]
 
 
 class _Ready(NamedTuple):
@@ -178,32 +259,40 @@ class _Ready(NamedTuple):
 class _Unit:
     """Output channels of a group that are computed together: their programs, by rows of a tile, and weights."""
 
-    def __init__(self, first: int, count: int, shape: TileShape, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        self.first, self.count, self.shape = first, count, shape
-        self.loop = compiled_correlate(weight.dtype, shape)
+    def __init__(
+        self,
+        first: int,
+        count: int,
+        rows: int,
+        make: Callable[[int], Program],
+        weight: NDArray[Any],
+        bias: NDArray[Any],
+    ) -> None:
+        self.first, self.count, self.rows = first, count, rows
+        self._make = make
         groups, taps = len(weight), math.prod(weight.shape[2:])
-        rows = shape.rows if count > 1 else 1
-        blocks = -(-count // rows)
+        together = rows if count > 1 else 1
+        blocks = -(-count // together)
         kernels, biases = (
-            np.zeros((groups, blocks * rows, taps), weight.dtype),
-            np.zeros((groups, blocks * rows), bias.dtype),
+            np.zeros((groups, blocks * together, taps), weight.dtype),
+            np.zeros((groups, blocks * together), bias.dtype),
         )
         kernels[:, :count] = weight[:, first : first + count].reshape(groups, count, taps)
         biases[:, :count] = bias[:, first : first + count]
-        self._kernels = kernels.reshape(groups, blocks, rows, taps)
-        self.bias = np.array(np.broadcast_to(biases.reshape(groups, blocks, rows), (groups, blocks, shape.rows)))
+        self._kernels = kernels.reshape(groups, blocks, together, taps)
+        self.bias = np.array(np.broadcast_to(biases.reshape(groups, blocks, together), (groups, blocks, rows)))
         self._ready: dict[tuple[int, int | None], _Ready] = {}
 
-    def ready(self, rows: int, group: int | None, make: Callable[[int], Program]) -> _Ready:
+    def ready(self, rows: int, group: int | None) -> _Ready:
         """The program for so many rows: all groups', or one group's own without its zeros."""
         found = self._ready.get((rows, group))
         if found is None:
             if group is None:
-                program = make(rows)
+                program = self._make(rows)
                 weights = np.stack([program.weights(kernels) for kernels in self._kernels])
                 found = _Ready(program, weights)
             else:
-                dense = self.ready(rows, None, make)
+                dense = self.ready(rows, None)
                 kept = dense.weights[group].any(axis=(0, 2))
                 found = _Ready(dense.program.only(kept), np.ascontiguousarray(dense.weights[group][:, kept])[None])
             self._ready[rows, group] = found
@@ -237,25 +326,29 @@ class Correlation:
         roundings: int = ROUNDINGS,
         stretch: int = 0,
     ) -> None:
-        taps = math.prod(weight.shape[2:])
-        self._sums = Sums.of(taps, taps if weight.dtype.kind == "i" else roundings)  # integers are exact
-        self._places, self._axis, self._stretch = places, axis, stretch
-        self._step = places.neighbour[axis]
+        dtype, taps = weight.dtype, math.prod(weight.shape[2:])
+        if dtype.kind == "i":
+            roundings = math.prod(weight.shape[2:])  # integers are exact
+        #: Whether it pays to leave out zero weights.
+        self.sparse = bool(2 * np.count_nonzero(weight) < weight.size)
+        self._places, self._stretch = places, stretch
+        self._axis, self._step = axis, places.neighbour[axis]
         self._channels = weight.shape[1]
-        low, high = (tile_shape(weight.dtype, tall) for tall in (False, True))
         self._units: list[_Unit] = []
         first, count = 0, weight.shape[1]
-        for shape in (high, low):
+        for shape in (tile_shape(dtype, tall) for tall in (True, False)):
             # A tile of which a quarter is nobody's costs less than its channels one by one.
             whole = (count - first + shape.rows // 4) // shape.rows * shape.rows
             if together := min(whole, count - first):
-                self._units.append(_Unit(first, together, shape, weight, bias))
+                program = partial(channel_program, places, shape, Sums.of(taps, roundings))
+                compiled_correlate(dtype, shape)
+                self._units.append(_Unit(first, together, shape.rows, lambda _, p=program: p(), weight, bias))
                 first += together
-        self._units += [_Unit(c, 1, low, weight, bias) for c in range(first, count)]
-        #: Whether it pays to leave out zero weights.
-        self.sparse = bool(2 * np.count_nonzero(weight) < weight.size)
+        if first < count:
+            neighbours = Neighbours.of(places, axis, dtype, roundings, self.sparse)
+            for c in range(first, count):
+                self._units.append(_Unit(c, 1, neighbours.shape.rows, neighbours.program, weight, bias))
         self._offsets: dict[Any, NDArray[np.int64]] = {}
-        self._neighbours: dict[int, Program] = {}
 
     def __call__(
         self, first_group: int, many: int, data: Flat, out: Flat, shape: tuple[int, ...], finite: bool
@@ -302,9 +395,9 @@ class Correlation:
                         address + i * apart * data.itemsize
                         for address, apart in ((data.address, groups.stride), (target, groups.out_stride))
                     )
-                    self._run(unit, first_group + i, 1, own, data, begin, end, planes, channels, lines)
+                    self._tiles(unit, first_group + i, 1, own, data, begin, end, planes, channels, lines)
                 continue
-            along, rows = planes, unit.shape.rows
+            along, rows = planes, unit.rows
             if self._axis == 1:
                 along, lines = _Tiles(height, sh * pitch, out_pitch), _Lines(depth, width, sd * plane, out_plane)
             for start in range(min(self._step, along.many)):  # outputs a step apart see the same places
@@ -315,9 +408,9 @@ class Correlation:
                         place = (start + first * self._step) * data.itemsize
                         tiles = _Tiles(count, self._step * along.stride, self._step * along.out_stride)
                         begin, end = data.address + place * along.stride, target + place * along.out_stride
-                        self._run(unit, first_group, groups.many, own, data, begin, end, groups, tiles, lines)
+                        self._tiles(unit, first_group, groups.many, own, data, begin, end, groups, tiles, lines)
 
-    def _run(
+    def _tiles(
         self,
         unit: _Unit,
         group: int,
@@ -335,13 +428,13 @@ class Correlation:
         ``sets`` of weights, one for all slices or one for each, begin with those of a group; or they are that group's
         ``own``, without its zeros.
         """
-        rows = min(unit.shape.rows, tiles.many)
-        program, weights = unit.ready(rows, own, lambda rows: self._program(unit, rows))
+        rows = min(unit.rows, tiles.many)
+        program, weights = unit.ready(rows, own)
         key = unit.count > 1, rows, own, own is not None and unit.first, data.strides
         offsets = self._offsets.get(key)
         if offsets is None:
-            offsets = self._offsets[key] = program.places @ np.array(data.strides)
-        unit.loop(
+            offsets = self._offsets[key] = program.offsets(data.strides)
+        compiled_correlate(weights.dtype, program.shape)(
             begin,
             offsets,
             weights if own is not None else weights[group : group + sets],
@@ -352,16 +445,9 @@ class Correlation:
             (slices.many, tiles.many, lines.many, lines.width),
             (slices.stride, tiles.stride, lines.stride),
             (slices.out_stride, tiles.out_stride, lines.out_stride),
-            lines.joined(unit.shape.lanes),
+            lines.joined(program.shape.lanes),
             1 if unit.count > 1 else self._stretch,
         )
-
-    def _program(self, unit: _Unit, rows: int) -> Program:
-        if unit.count > 1:
-            return channel_program(self._places, unit.shape, self._sums)
-        if rows not in self._neighbours:  # shared by all channels
-            self._neighbours[rows] = neighbour_program(self._places, unit.shape, self._axis, rows, self._sums)
-        return self._neighbours[rows]
 
 
 class _Tiles(NamedTuple):

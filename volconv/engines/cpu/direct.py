@@ -42,6 +42,7 @@ class Direct:
 
     name = "direct"
     exact_spread = True
+    compiled = True
 
     def supports(self, problem: Problem) -> str | None:  # noqa: ARG002  # the protocol's signature
         """Everything."""

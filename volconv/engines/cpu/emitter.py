@@ -52,6 +52,11 @@ class Emitter:
         mask = ir.Constant(ir.VectorType(INT, vector.count), [0] * vector.count)
         return self.builder.shuffle_vector(first, undefined, mask)
 
+    def shifted(self, low: Any, high: Any, count: int) -> Any:
+        """The vector that begins so many elements into the first of two that follow each other."""
+        mask = ir.Constant(ir.VectorType(INT, self.lanes), [INT(count + i) for i in range(self.lanes)])
+        return self.builder.shuffle_vector(low, high, mask)
+
     # --- memory; addresses are integers
 
     def offset(self, address: Any, index: Any, size: int) -> Any:

@@ -34,6 +34,7 @@ class Fft:
 
     name = "fft"
     exact_spread = False
+    compiled = True
 
     def supports(self, problem: Problem) -> str | None:
         """Floating point only."""

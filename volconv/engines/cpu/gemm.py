@@ -49,6 +49,7 @@ class Gemm:
 
     name = "gemm"
     exact_spread = True
+    compiled = False
 
     def supports(self, problem: Problem) -> str | None:  # noqa: ARG002  # the protocol's signature
         """Everything; integers by NumPy's own loops."""

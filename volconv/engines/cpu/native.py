@@ -36,8 +36,17 @@ class Array(NamedTuple):
     layout: str = "C"
 
 
-#: An argument: an array, or so many integers (a tuple of them, where they are several).
-Argument = Array | int
+class Memory(NamedTuple):
+    """An argument that is an address, which the loop sees as an array of one axis that has no end."""
+
+    dtype: np.dtype[Any]
+
+
+#: An argument: an array, memory, or so many integers (a tuple of them, where they are several).
+Argument = Array | Memory | int
+
+#: Elements of what has no end.
+ENDLESS = 1 << 56
 
 
 def native(
@@ -135,15 +144,18 @@ def _compiled(function: Callable[..., None], arguments: Sequence[Argument]) -> t
     from numba import types
 
     array: Any = types.Array  # its types know fewer dtypes than it takes
-    kinds = [
-        array(numba.from_dtype(argument.dtype), argument.axes, argument.layout)
-        if isinstance(argument, Array)
-        else types.int64
-        if argument == 1
-        else types.UniTuple(types.int64, argument)
-        for argument in arguments
-    ]
-    made: Any = numba.njit(numba.void(*kinds), **OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})(function)
+
+    def kind(argument: Argument) -> Any:
+        if isinstance(argument, Array):
+            return array(numba.from_dtype(argument.dtype), argument.axes, argument.layout)
+        if isinstance(argument, Memory):
+            return array(numba.from_dtype(argument.dtype), 1, "C")
+        return types.int64 if argument == 1 else types.UniTuple(types.int64, argument)
+
+    kinds = [kind(argument) for argument in arguments]
+    made: Any = numba.njit(numba.void(*kinds), **OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})(
+        function
+    )
     (signature,) = made.signatures
     module = binding.parse_assembly(made.inspect_llvm(signature))
     foreign = [f.name for f in module.functions if f.is_declaration and f.name.startswith(("numba_", "Py"))]
@@ -183,6 +195,8 @@ def _loaded(symbol: str, code: bytes, arguments: Sequence[Argument]) -> Callable
     for argument in arguments:
         if isinstance(argument, Array):
             kinds += [pointer, pointer, number, number, pointer, *[number] * (2 * argument.axes)]
+        elif isinstance(argument, Memory):
+            kinds += [pointer, pointer, number, number, pointer, number, number]
         else:
             kinds += [number] * argument
     run = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(symbol))
@@ -195,6 +209,9 @@ def _loaded(symbol: str, code: bytes, arguments: Sequence[Argument]) -> Callable
             if isinstance(argument, Array):
                 where = value.__array_interface__["data"][0]
                 parts += (None, None, value.size, value.itemsize, where, *value.shape, *value.strides)
+            elif isinstance(argument, Memory):
+                size = argument.dtype.itemsize
+                parts += (None, None, ENDLESS, size, value, ENDLESS, size)
             elif argument == 1:
                 parts.append(int(value))
             else:

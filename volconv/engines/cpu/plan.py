@@ -18,7 +18,9 @@ from volconv.shapes import multiply_adds
 if TYPE_CHECKING:
     from volconv.engines import Engine, Problem
 
-_ENGINES: dict[str, Engine] = {engine.name: engine for engine in (Direct(), Channels(), Separable(), Winograd(), Fft(), Gemm())}
+_ENGINES: dict[str, Engine] = {
+    engine.name: engine for engine in (Direct(), Channels(), Separable(), Winograd(), Fft(), Gemm())
+}
 
 #: Jobs of so many multiply-adds are done before compiled loops would even be loaded: gemm takes them, which needs none.
 SMALL = 20_000_000

@@ -42,6 +42,7 @@ class Separable:
 
     name = "separable"
     exact_spread = False
+    compiled = True
 
     def supports(self, problem: Problem) -> str | None:
         """Floating point, and weights that are sums of few products."""

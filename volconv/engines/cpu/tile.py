@@ -24,11 +24,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TileShape:
-    """Rows and vectors of a tile, and elements of a vector. Bits do not depend on it."""
+    """Rows and vectors of a tile, and elements of a vector. Bits do not depend on it.
+
+    A step consists of a ``run`` of taps side by side along W. With a ``cycle`` the steps of one channel are code, not
+    data: those of a kernel of so many layers along the rows' axis, each of as many steps.
+    """
 
     rows: int
     vectors: int
     lanes: int
+    run: int = 1
+    cycle: int = 0
 
     @property
     def widths(self) -> list[int]:
@@ -42,7 +48,7 @@ class TileShape:
 
 
 @cache
-def tile_shape(dtype: np.dtype[Any], tall: bool) -> TileShape:
+def tile_shape(dtype: np.dtype[Any], tall: bool, run: int = 1, cycle: int = 0) -> TileShape:
     """The tile that fills this machine's vector registers without spilling.
 
     Parameters
@@ -50,15 +56,16 @@ def tile_shape(dtype: np.dtype[Any], tall: bool) -> TileShape:
     dtype : numpy.dtype
     tall : bool
         More rows, for many output channels: fewer loads a multiply-add (tests/benchmarks/algorithms.py).
+    run, cycle : int
+        See :class:`TileShape`.
     """
-    if registers() < 32:
-        return TileShape(4, 3, lanes(dtype))
-    return TileShape(8, 3, lanes(dtype)) if tall else TileShape(4, 4, lanes(dtype))
+    rows, vectors = (4, 3) if registers() < 32 else (8, 3) if tall else (4, 4)
+    return TileShape(rows, vectors, lanes(dtype), run, cycle)
 
 
 def patterns(shape: TileShape) -> list[tuple[int, int]]:
     """Which runs of rows (first, end) a step may add to; programs name them by their place in this list."""
-    if shape.rows > 4:
+    if shape.rows > 4 or shape.cycle:
         return [(0, shape.rows)]
     return [(low, high) for low in range(shape.rows) for high in range(low + 1, shape.rows + 1)]
 
@@ -72,7 +79,8 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
     data : address
         Readable for one tile's width beyond what the outputs need.
     offsets : (steps,) array
-    weights : (sets, blocks, steps, rows) array
+        Of a run's first tap.
+    weights : (sets, blocks, steps * run, rows) array
         One set for all slices or one for each; in it one block for all outputs, or one for each ``rows`` neighbours
         along the tile's rows.
     bias : (sets, blocks, rows) array
@@ -98,7 +106,7 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
         return correlate_function(dtype, tile)
 
     loop = native(
-        f"correlate-{dtype.name}-{tile.rows}x{tile.vectors}x{tile.lanes}",
+        f"correlate-{dtype.name}-{tile.rows}x{tile.vectors}x{tile.lanes}-{tile.run}-{tile.cycle}",
         (1, Array(index, 1), Array(dtype, 4), Array(dtype, 3), Array(index, 2), 1, 1, 4, 3, 3, 1, 1, Array(dtype, 1)),
         function,
         *("tile", "tile_kernels", "emitter", "simd"),

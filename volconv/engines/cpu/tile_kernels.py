@@ -46,29 +46,51 @@ class _Tile(Emitter):
             where = self.offset(program, segment.index, 4 * 8)
             pattern, first, last, flushed = (self.load_long(where, i) for i in range(4))
             self.flush(flushed, work, compensated)
-            end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
-            switch = builder.switch(pattern, never)
-            for i, (low, high) in enumerate(patterns(self.shape)):
-                block = builder.append_basic_block(f"rows.{low}.{high}")
-                switch.add_case(LONG(i), block)
-                builder.position_at_end(block)
-                with cgutils.for_range_slice(builder, first, last, LONG(1), intp=LONG) as (step, _):
-                    self.step(low, high, step, data, offsets, weights)
-                builder.branch(end)
-            builder.position_at_end(never)
-            builder.unreachable()
-            builder.position_at_end(end)
+            if self.shape.cycle:
+                self.cycle(first, data, offsets, weights)
+            else:
+                self.pattern(pattern, first, last, data, offsets, weights)
+
+    def pattern(self, pattern: Any, first: Any, last: Any, data: Any, offsets: Any, weights: Any) -> None:
+        """The steps of one segment."""
+        builder = self.builder
+        end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
+        switch = builder.switch(pattern, never)
+        for i, (low, high) in enumerate(patterns(self.shape)):
+            block = builder.append_basic_block(f"rows.{low}.{high}")
+            switch.add_case(LONG(i), block)
+            builder.position_at_end(block)
+            with cgutils.for_range_slice(builder, first, last, LONG(1), intp=LONG) as (step, _):
+                self.step(low, high, step, data, offsets, weights)
+            builder.branch(end)
+        builder.position_at_end(never)
+        builder.unreachable()
+        builder.position_at_end(end)
+
+    def cycle(self, first: Any, data: Any, offsets: Any, weights: Any) -> None:
+        """The steps of one channel: layer by layer, each seen by those rows that it belongs to."""
+        layers = self.shape.cycle
+        for i in range(layers + self.shape.rows - 1):
+            for j in range(layers):
+                step = self.builder.add(first, LONG(i * layers + j))
+                self.step(max(0, i - layers + 1), min(self.shape.rows, i + 1), step, data, offsets, weights)
 
     def step(self, low: int, high: int, step: Any, data: Any, offsets: Any, weights: Any) -> None:
-        """Load the data at one offset, and add it to some rows."""
+        """Load the data at one offset, and add those of each tap of a run to some rows.
+
+        Later taps' data are shifted in registers: most loads that do not begin in step with cache lines take two.
+        """
+        shape = self.shape
         source = self.offset(data, self.load_long(offsets, step), self.size)
-        row = self.offset(weights, step, self.shape.rows * self.size)
-        values = [self.load_vector(source, v) for v in range(self.shape.vectors)]
-        for r in range(low, high):
-            weight = self.load_splat(row, r)
-            for v, value in enumerate(values):
-                place = self.sums[r, v]
-                self.builder.store(self.multiply_add(value, weight, self.builder.load(place)), place)
+        row = self.offset(weights, step, shape.run * shape.rows * self.size)
+        loaded = [self.load_vector(source, v) for v in range(shape.vectors + (shape.run > 1))]
+        for tap in range(shape.run):
+            values = [self.shifted(*loaded[v : v + 2], tap) if tap else loaded[v] for v in range(shape.vectors)]
+            for r in range(low, high):
+                weight = self.load_splat(row, tap * shape.rows + r)
+                for v, value in enumerate(values):
+                    place = self.sums[r, v]
+                    self.builder.store(self.multiply_add(value, weight, self.builder.load(place)), place)
 
     def flush(self, rows: Any, work: Any, compensated: Any) -> None:
         """Move some rows (bits of a mask) of partial sums into their totals."""
@@ -169,18 +191,18 @@ class _Tile(Emitter):
 
 
 @intrinsic(prefer_literal=True)
-def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  # noqa: ARG001  # numba's protocol
+def _tile(typing_context: Any, weights: Any, tall: Any, run: Any, cycle: Any, numbers: Any) -> Any:  # noqa: ARG001  # numba's protocol
     """One tile as a function that compiled code can call.
 
     The array of weights only tells the dtype. ``numbers`` are integers: addresses of data, offsets, weights and
     program, segments, chained, addresses of work, bias and out, what :meth:`_Tile.write` takes, and outputs left to
     the run's end.
     """
-    shape = tile_shape(as_dtype(weights.dtype), bool(tall.literal_value))
+    shape = tile_shape(as_dtype(weights.dtype), bool(tall.literal_value), run.literal_value, cycle.literal_value)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:  # noqa: ARG001  # numba's protocol
         data, offsets, w, program, segments, chained, work, bias, out, between, many, column, *row, left = (
-            cgutils.unpack_tuple(builder, values[2], 17)
+            cgutils.unpack_tuple(builder, values[4], 17)
         )
         several = builder.icmp_signed("!=", chained, LONG(0))
         compensated = builder.icmp_signed("==", chained, LONG(2))
@@ -207,12 +229,12 @@ def _tile(typing_context: Any, weights: Any, tall: Any, numbers: Any) -> Any:  #
         emit(shape.widths)
         return context.get_dummy_value()
 
-    return types.void(weights, tall, numbers), generate
+    return types.void(weights, tall, run, cycle, numbers), generate
 
 
 def correlate_function(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., None]:
     """What :func:`volconv.engines.cpu.tile.compiled_correlate` compiles; it also takes scratch for two tiles."""
-    tall = tile.rows > 4
+    tall, run_of_taps, cycle = tile.rows > 4, tile.run, tile.cycle
     # Constants of the compiled code.
     rows, width, size = tile.rows, tile.width, dtype.itemsize
 
@@ -239,6 +261,8 @@ def correlate_function(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
                                 _tile(
                                     weights,
                                     tall,
+                                    run_of_taps,
+                                    cycle,
                                     (
                                         source + (n * strides[1] + x) * size,
                                         offsets.ctypes.data,

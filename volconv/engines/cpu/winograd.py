@@ -53,6 +53,7 @@ class Winograd:
 
     name = "winograd"
     exact_spread = False
+    compiled = True
 
     def supports(self, problem: Problem) -> str | None:
         """Floating point, stride 1, and a kernel of 3, or 3 and 1, along D and H."""
