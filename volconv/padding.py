@@ -25,7 +25,7 @@ class Run(NamedTuple):
     """Neighbouring voxels of a padded axis that come from evenly stepped voxels of the source.
 
     ``target``: where the run starts in the interval asked for; ``length``; ``first``: source index of its first voxel,
-    or FILL; ``step``: 1, -1 (mirrored) or 0 (one voxel repeated).
+    or FILL; ``step``: 1, -1 (mirrored) or 0 (one voxel repeated); more where only some of an axis are taken.
     """
 
     target: int
@@ -113,6 +113,21 @@ class PaddedAxis:
                 return 2 * self.size - 1 - index, -1
             case "circular":
                 return index - self.size, 1
+
+
+def every(runs: Sequence[Run], stride: int) -> list[Run]:
+    """Only every ``stride``-th voxel of an interval, its first one included.
+
+    >>> every([Run(target=0, length=2, first=FILL, step=0), Run(target=2, length=6, first=0, step=1)], 3)
+    [Run(target=0, length=1, first=-1, step=0), Run(target=1, length=2, first=1, step=3)]
+    """
+    found = []
+    for target, length, first, step in runs:
+        number = -(-target // stride)
+        skipped = number * stride - target
+        if skipped < length:
+            found.append(Run(number, (length - 1 - skipped) // stride + 1, first + step * skipped, step * stride))
+    return found
 
 
 def padded_axes(size: Sequence[int], params: Conv3dParams) -> list[PaddedAxis]:

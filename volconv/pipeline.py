@@ -20,7 +20,7 @@ from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
 from volconv.errors import OutOfMemoryError
-from volconv.padding import FILL, padded_axes, read_block
+from volconv.padding import FILL, every, padded_axes, read_block
 from volconv.shapes import block_shape, padded_interval
 from volconv.steps import steps
 from volconv.tiling import halved, work_items
@@ -269,11 +269,11 @@ class _Convolution:
 
     def reading(self, blocks: list[Region], copies: int) -> Callable[[int], _Stored]:
         """How the input of each block is read, by its number, in order; a view where the source is memory."""
-        every = list(steps(blocks, self.axes, self.plan.params))
+        wanted = list(steps(blocks, self.axes, self.plan.params))
         if self.source.info.access.in_memory:
-            return lambda i: _Stored(self._view(every[i]), every[i].piece)
-        window = Window(self.source, every, copies)
-        return lambda i: _Stored(window.read(every[i]), every[i].piece)
+            return lambda i: _Stored(self._view(wanted[i]), wanted[i].piece)
+        window = Window(self.source, wanted, copies)
+        return lambda i: _Stored(window.read(wanted[i]), wanted[i].piece)
 
     def _view(self, step: Step) -> NDArray[Any]:
         parts = list(replace(step, kept=0).fresh())
@@ -361,6 +361,8 @@ class _Convolution:
                 run if run.first == FILL else run._replace(first=stored.piece.place(axis, run.first))
                 for run in self.axes[axis].runs(low, high)
             ]
+            if params.kernel_size[axis] == 1:
+                runs, high = every(runs, params.stride[axis]), low + stop - start
             span = stored.spans[key] = runs, high - low
         return span
 

@@ -88,7 +88,16 @@ class Plan:
 def real_problem(
     params: Conv3dParams, output_shape: Index5, compute_dtype: np.dtype[Any], factors: Factors | None
 ) -> Problem:
-    """A convolution as algorithms see it: real."""
+    """A convolution as algorithms see it: real, and of voxels that some output sees.
+
+    Where a kernel has one tap along an axis, blocks hold every ``stride``-th voxel only.
+    """
+    once = [k == 1 for k in params.kernel_size]
+    stride, low, high = (
+        tuple(nothing if one else v for one, v in zip(once, values, strict=True))
+        for nothing, values in ((1, params.stride), (0, params.padding_low), (0, params.padding_high))
+    )
+    params = replace(params, stride=stride, padding_low=low, padding_high=high)
     if compute_dtype.kind == "c":
         params = planar_params(params)
         output_shape = (output_shape[0], params.out_channels, *output_shape[2:])

@@ -130,6 +130,23 @@ def block_shape(out: Triple, params: Conv3dParams) -> Triple:
     return d, h, w
 
 
+def voxels_read(output: Index5, params: Conv3dParams, block_voxels: int) -> int:
+    """About how many voxels are read in all, halos included, in blocks of at most so many of each channel.
+
+    >>> from volconv.params import Conv3dParams
+    >>> voxels_read((1, 1, 64, 64, 64), Conv3dParams.parse((1, 1, 3, 3, 3)), 10**6), 66**3
+    (287496, 287496)
+    """
+    depth, height, width = block_shape(output[2:], params)
+    (kd, kh, _), (sd, sh, _) = params.effective_kernel, params.stride
+    rows = block_voxels // width
+    d = min(depth, max(kd, math.isqrt(max(0, rows))))
+    h = min(height, max(kh, rows // d))
+    d = min(depth, max(d, rows // h))
+    blocks = -(-output[2] // ((d - kd) // sd + 1)) * -(-output[3] // ((h - kh) // sh + 1))
+    return output[0] * params.in_channels * blocks * d * h * width
+
+
 def multiply_adds(output: Index5, params: Conv3dParams) -> int:
     """Multiply-adds of the direct sum, padding counted like any voxel."""
     return math.prod(output) * taps(params)

@@ -13,7 +13,7 @@ from volconv.engines import Needs
 from volconv.engines.cpu.correlation import ROUNDINGS, Sums
 from volconv.engines.cpu.flat import groups_of
 from volconv.engines.cpu.memory import Buffers
-from volconv.shapes import taps
+from volconv.shapes import taps, voxels_read
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -23,17 +23,22 @@ if TYPE_CHECKING:
     from volconv.engines import Problem
     from volconv.params import Conv3dParams
 
-#: Seconds for one multiply-add of a lane in float32, and the steps that beginning and ending a tile takes the time of;
-#: seconds to store an output (set by tests/benchmarks/algorithms.py).
-SECONDS_PER_MAC = 1 / 90e9
-STEPS_OF_A_TILE = 8
+#: Seconds in float32 (set by tests/benchmarks/algorithms.py): for one vector of multiply-adds; for beginning and ending
+#: a tile; to read one voxel, to store one, and to put one weight in its place.
+SECONDS_PER_VECTOR = 1 / 7.2e9
+SECONDS_PER_TILE = 25e-9
+SECONDS_PER_VOXEL = 0.2e-9
 SECONDS_PER_OUTPUT = 0.5e-9
+SECONDS_PER_WEIGHT = 2e-9
+OUTPUTS = 8
+#: A step of one vector takes as long as one of so many: its voxels must be loaded all the same.
+LEAST_VECTORS = 2
 #: Elements of the vectors that these were measured with.
 LANES = 16
 
 #: Bytes of weights that stay in L2 while tiles are computed.
-WEIGHT_BYTES = 1 << 18
-BLOCK_BYTES = 1 << 19
+WEIGHT_BYTES = 1 << 16
+BLOCK_BYTES = 1 << 20
 
 
 class Channels:
@@ -50,12 +55,16 @@ class Channels:
         return None
 
     def cost(self, problem: Problem) -> float:
-        """Multiply-adds of whole vectors at the measured rate, and the outputs."""
-        params, outputs = problem.params, math.prod(problem.output_shape)
-        per_group = params.out_channels // params.groups
-        filled = per_group / (sum(_vectors(per_group, LANES)) * LANES)
-        steps = outputs / filled * (taps(params) + STEPS_OF_A_TILE)
-        return (steps * SECONDS_PER_MAC + outputs * SECONDS_PER_OUTPUT) * problem.dtype.itemsize / 4
+        """Tiles, whose vectors may not be full, and what is read, stored and put in its place."""
+        params, shape = problem.params, problem.output_shape
+        vectors = _vectors(params.out_channels // params.groups, LANES)
+        step = OUTPUTS * sum(max(v, LEAST_VECTORS) for v in vectors) * SECONDS_PER_VECTOR
+        tiles = shape[0] * params.groups * -(-math.prod(shape[2:]) // OUTPUTS)
+        computed = tiles * (taps(params) * step + len(vectors) * SECONDS_PER_TILE)
+        read = voxels_read(shape, params, BLOCK_BYTES // (4 * params.in_channels // params.groups))
+        voxels = read * SECONDS_PER_VOXEL + math.prod(shape) * SECONDS_PER_OUTPUT
+        weights = math.prod(params.weight_shape) * SECONDS_PER_WEIGHT
+        return (computed + voxels + weights) * problem.dtype.itemsize / 4
 
     def needs(self, problem: Problem) -> Needs:  # noqa: ARG002  # the protocol's signature
         """No grid: a sum's order is that of its taps, wherever the block lies."""

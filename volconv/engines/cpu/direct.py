@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volconv.engines import Needs, weight_bytes
 from volconv.engines.cpu.flat import Phases, TapPlaces, groups_of, phase_bytes
 from volconv.engines.cpu.nonfinite import all_finite
-from volconv.shapes import taps
+from volconv.shapes import taps, voxels_read
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
-#: Seconds for one multiply-add in float32, of channels that share a tile and of neighbours that do; the steps that
-#: beginning and ending a tile takes the time of; seconds to read one voxel and to store one (all set by
-#: tests/benchmarks/algorithms.py).
-SECONDS_AS_CHANNELS = 1 / 90e9
-SECONDS_AS_NEIGHBOURS = 1 / 90e9
-STEPS_OF_A_TILE = 8
-LANES = 16
-SECONDS_PER_VOXEL = 0.45e-9
+#: Seconds in float32 (set by tests/benchmarks/algorithms.py): for one vector of multiply-adds; for beginning and ending
+#: a tile, and more where it reaches across lines; to read one voxel or store it, and to split one into the phases of a
+#: stride; for each tap, before anything is computed.
+SECONDS_PER_VECTOR = 1 / 6e9
+SECONDS_PER_TILE = 60e-9
+SECONDS_ACROSS = 60e-9
+SECONDS_PER_VOXEL = 0.2e-9
+SECONDS_PER_PHASE = 0.4e-9
+SECONDS_PER_TAP = 0.2e-6
+#: Tiles that these were measured with: rows and vectors of tall ones and others, and elements of a vector.
+TALL, LOW, LANES = (8, (3, 2, 1)), (4, (4, 2)), 16
 
 #: A core's share of a common L3 cache: the loops stream through a block plane by plane, and fewer, larger items cost
 #: less Python and less halo (set by tests/benchmarks/algorithms.py).
@@ -35,6 +38,36 @@ BLOCK_BYTES = 1 << 22
 
 #: What programs hold for each tap of an output channel.
 BYTES_PER_TAP = 320
+
+
+class _Lines(NamedTuple):
+    """Lines of outputs that lie in so many tiles' rows: as many, as wide, and so far apart."""
+
+    many: int
+    width: int
+    apart: float
+
+    @classmethod
+    def of(cls, params: Conv3dParams, shape: Index5, axis: int) -> _Lines:
+        """Those of outputs that are not neighbours along an axis (D or H)."""
+        pitch = shape[4] + params.effective_kernel[2] - 1
+        return cls(shape[3], shape[4], pitch * params.stride[1]) if axis == 0 else cls(shape[2], shape[4], math.inf)
+
+    def seconds(self, widths: tuple[int, ...], products: int) -> float:
+        """Time for so many products an output, joined or line by line (see ``correlation._Lines``)."""
+        line = -(-self.width // LANES)
+        run = -(-((self.many - 1) * self.apart + self.width) // LANES) if self.apart < math.inf else math.inf
+        joined = run < self.many * line
+        vectors, runs = (int(run), 1) if joined else (line, self.many)
+        each = SECONDS_PER_TILE + joined * SECONDS_ACROSS
+        whole, rest = divmod(vectors, widths[0])
+        used = whole * widths[0] + (min(w for w in widths if w >= rest) if rest else 0)
+        return runs * (used * products * SECONDS_PER_VECTOR + (whole + (rest > 0)) * each)
+
+
+def neighbour_axis(params: Conv3dParams, shape: Index5) -> int:
+    """Along which axis outputs of one channel share what they load: D, or H where there is no D to speak of."""
+    return 1 if params.kernel_size[0] == 1 or shape[2] < 4 else 0
 
 
 class Direct:
@@ -49,18 +82,28 @@ class Direct:
         return None
 
     def cost(self, problem: Problem) -> float:
-        """Multiply-adds at the measured rate, and the memory traffic."""
+        """Tiles, of which some are not full, their multiply-adds, and the voxels."""
         params, shape = problem.params, problem.output_shape
-        per_group = params.out_channels // params.groups
-        as_channels = per_group // 4 * 4 / per_group
-        per_step = as_channels * SECONDS_AS_CHANNELS + (1 - as_channels) * SECONDS_AS_NEIGHBOURS
-        # Vectors that are not full at the ends of lines, or what lies between joined lines; and tiles of few vectors.
-        line, vectors = shape[4], -(-shape[4] // LANES)
-        joined = 1 + (params.effective_kernel[2] - 1) / line if params.stride[1] == 1 else math.inf
-        filled = min(joined, vectors * LANES / line * (1 + 0.5 / vectors))
-        steps = math.prod(shape) * (taps(params) + STEPS_OF_A_TILE) * filled
-        voxels = math.prod(shape) * (1 + params.in_channels / params.out_channels * math.prod(params.stride))
-        return (steps * per_step + voxels * SECONDS_PER_VOXEL) * problem.dtype.itemsize / 4
+        count, steps = params.out_channels // params.groups, taps(params)
+        lines = _Lines.of(params, shape, axis=0)
+        seconds = 0.0
+        for rows, widths in (TALL, LOW):
+            blocks = (count + rows // 4) // rows
+            count -= min(count, blocks * rows)
+            seconds += blocks * shape[2] * lines.seconds(widths, rows * steps)
+        if count:
+            axis = neighbour_axis(params, shape)
+            lines = _Lines.of(params, shape, axis)
+            rows, widths = LOW
+            whole, rest = divmod(shape[2 + axis], rows)
+            one = whole * lines.seconds(widths, rows * steps)
+            # One row alone waits for its own sums.
+            seconds += count * (one + (lines.seconds(widths, max(2, rest) * steps) if rest else 0.0))
+        read = voxels_read(shape, params, BLOCK_BYTES // (4 * params.in_channels // params.groups))
+        voxels = (read + math.prod(shape)) * SECONDS_PER_VOXEL
+        if params.stride[2] > 1:
+            voxels += read * SECONDS_PER_PHASE
+        return (shape[0] * params.groups * seconds + voxels) * problem.dtype.itemsize / 4 + steps * SECONDS_PER_TAP
 
     def needs(self, problem: Problem) -> Needs:
         """No grid: a sum's order is that of its taps, wherever the block lies."""
@@ -92,13 +135,11 @@ class PreparedDirect:
         places = TapPlaces.of(params)
         self._phases = Phases(places, weight.dtype)
         self._rows = params.out_channels // params.groups
-        # Outputs of one channel share what they load along D, or along H where there is no D to speak of.
-        axis = 1 if params.kernel_size[0] == 1 or output_shape[2] < 4 else 0
         self._correlation = Correlation(
             places,
             weight.reshape(params.groups, self._rows, *weight.shape[1:]),
             bias.reshape(params.groups, self._rows),
-            axis,
+            neighbour_axis(params, output_shape),
         )
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:

@@ -34,6 +34,8 @@ SECONDS_PER_PASS = 0.35e-9
 SECONDS_PER_PRODUCT = 0.42e-9
 SECONDS_PER_TILE = 20e-6
 SECONDS_PER_VOXEL = 0.4e-9
+#: And for one kernel's taps along D, before any tile.
+SECONDS_PER_KERNEL = 30e-6
 
 #: Sizes of a tile between transforms, of all channels: up to the first it stays in the caches, from the second on not.
 CACHED_BYTES = 4 << 20
@@ -116,6 +118,7 @@ def _choose(params: Conv3dParams, output_shape: Index5, itemsize: int) -> Tiles:
     each = ends * (SECONDS_ALONG_D + missed * SECONDS_FROM_MEMORY) + passes * SECONDS_PER_PASS
     each = each + products * SECONDS_PER_PRODUCT + voxels * SECONDS_PER_VOXEL
     seconds = tiles * (each * itemsize / 4 + (per_in + per_out) * SECONDS_PER_TILE)
+    seconds = seconds + params.out_channels * per_in * SECONDS_PER_KERNEL
 
     # Too few tiles leave threads idle; too large ones take memory.
     idle = np.where(tiles >= 4, 1.0, np.where(tiles == 3, 1.15, np.where(tiles == 2, 1.05, 1.5)))

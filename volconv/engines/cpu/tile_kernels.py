@@ -13,7 +13,7 @@ from volconv.engines.cpu.emitter import LONG, Emitter
 from volconv.engines.cpu.tile import TileShape, patterns, tile_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from llvmlite import ir
@@ -150,34 +150,46 @@ class _Tile(Emitter):
         ``row`` is (width, pitch, pitch of the output, rows left): the tile begins at ``column`` of one row of outputs
         and may reach into the next ones, each ``pitch`` further, of which only the first ``width`` are outputs.
         """
-        builder, lanes = self.builder, self.lanes
+        builder = self.builder
         within = builder.icmp_signed("<=", builder.add(column, LONG(self.shape.width)), row[0])
-        for r in range(self.shape.rows):
-            with builder.if_then(builder.icmp_signed(">", many, LONG(r))):
-                constant = self.load_splat(bias, r)
-                values = [self.add(builder.load(self.sums[r, v]), constant) for v in range(self.shape.vectors)]
-                target = self.offset(out, builder.mul(between, LONG(r)), self.size)
-                with builder.if_else(within) as (inside, across):
-                    with inside:
-                        first = self.offset(target, column, self.size)
-                        for v, value in enumerate(values):
-                            self.store(value, self.offset(first, v * lanes, self.size))
-                    with across:
-                        for v, value in enumerate(values):
-                            self._write_across(value, target, builder.add(column, LONG(v * lanes)), row)
+        with builder.if_else(within) as (inside, across):
+            with inside:
+                for r, target in self._rows_left(out, between, many):
+                    first = self.offset(target, column, self.size)
+                    for v in range(self.shape.vectors):
+                        self.store(self._result(r, v, bias), self.offset(first, v * self.lanes, self.size))
+            with across:
+                starts = [
+                    self._start(builder.add(column, LONG(v * self.lanes)), row[1]) for v in range(self.shape.vectors)
+                ]
+                for r, target in self._rows_left(out, between, many):
+                    for v, start in enumerate(starts):
+                        self._write_across(self._result(r, v, bias), target, start, row)
 
-    def _write_across(self, value: Any, target: Any, column: Any, row: tuple[Any, Any, Any, Any]) -> None:
+    def _rows_left(self, out: Any, between: Any, many: Any) -> Iterator[tuple[int, Any]]:
+        """Those of the tile's rows that are outputs, and where they go."""
+        for r in range(self.shape.rows):
+            with self.builder.if_then(self.builder.icmp_signed(">", many, LONG(r))):
+                yield r, self.offset(out, self.builder.mul(between, LONG(r)), self.size)
+
+    def _result(self, r: int, v: int, bias: Any) -> Any:
+        return self.add(self.builder.load(self.sums[r, v]), self.load_splat(bias, r))
+
+    def _start(self, column: Any, pitch: Any) -> tuple[Any, Any]:
+        """In which row of outputs a vector begins, and at which lane (zero or less) that row does."""
+        first_row = self.builder.sdiv(column, pitch)
+        return first_row, self.builder.sub(self.builder.mul(first_row, pitch), column)
+
+    def _write_across(self, value: Any, target: Any, begin: tuple[Any, Any], row: tuple[Any, Any, Any, Any]) -> None:
         """Store those lanes of a vector that are outputs, in as many rows as it reaches."""
         builder, (width, pitch, out_pitch, rows) = self.builder, row
         start, (test, body, end) = builder.block, (builder.append_basic_block(n) for n in ("test", "body", "end"))
-        first_row = builder.sdiv(column, pitch)
-        first_lane = builder.sub(builder.mul(first_row, pitch), column)
         builder.branch(test)
 
         builder.position_at_end(test)
         lane, r = builder.phi(LONG), builder.phi(LONG)
-        lane.add_incoming(first_lane, start)
-        r.add_incoming(first_row, start)
+        r.add_incoming(begin[0], start)
+        lane.add_incoming(begin[1], start)
         more = builder.icmp_signed("<", lane, LONG(self.lanes))
         builder.cbranch(builder.and_(more, builder.icmp_signed("<", r, rows)), body, end)
 
