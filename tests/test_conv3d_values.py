@@ -121,11 +121,12 @@ def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilati
     if algorithm == "winograd" and stride != 1:
         return
     monkeypatch.setattr("volconv.tiling.VECTORS", 4)  # lines are cut as gladly as anything
+    monkeypatch.setattr("volconv.tiling.CUT", 1.0)
     monkeypatch.setattr("volconv.engines.cpu.gemm.COLUMNS", 4)  # panels small enough for three an axis
     rng = np.random.default_rng(7)
     x, w, b = values(rng, (1, 4, 17, 18, 37), "float32"), values(rng, (8, 4 // groups, 3, 3, 3), "float32"), None
     parameters = {"stride": stride, "padding": 3, "dilation": dilation, "groups": groups, "padding_mode": mode}
-    got, plan = tiny_blocks(x, w, b, algorithm, item_bytes=1500, **parameters)
+    got, plan = tiny_blocks(x, w, b, algorithm, item_bytes=600, **parameters)
     assert all(len({block.start[axis] for block in plan.blocks}) >= 3 for axis in (2, 3, 4))
     assert all(-(-n // i) >= 3 for n, i in zip(plan.output_shape[3:], plan.item_box[1:], strict=True))
     whole = volconv.conv3d(x, w, b, algorithm=algorithm, threads=1, **parameters)

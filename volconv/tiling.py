@@ -24,11 +24,17 @@ VECTORS = 48
 #: And along D.
 ROWS = 4
 
-#: Work items for each thread that a run should have at least, so that threads finish together.
+#: Work items for each thread that are worth trying.
 ITEMS_PER_THREAD = 4
-#: Seconds that each item costs, whatever its size; and how many times as long it should take at least, for threads to
-#: share its work.
-ITEM_SECONDS, WORTH = 60e-6, 4
+#: How much longer what is computed takes where planes or rows are cut.
+CUT = 1.12
+#: And where blocks are larger than they should be: by their size to this power.
+BEYOND = 0.5
+#: The part of an item that some threads work longer than others, however even their items.
+UNEVEN = 0.25
+#: Seconds that each item costs, whatever its size, and each voxel that is read into its block.
+ITEM_SECONDS = 60e-6
+VOXEL_SECONDS = 0.25e-9
 
 
 class Item(NamedTuple):
@@ -92,13 +98,13 @@ def item_shape(
     itemsize: int,
     block_bytes: int,
     threads: int,
-    seconds: float = math.inf,
+    seconds: float | None = None,
 ) -> tuple[int, Triple]:
     """Groups and box (D, H, W) of one work item.
 
-    The box is the one with the least halo for its size, in multiples of ``grid``; a padded block of more than
-    ``block_bytes`` counts against it, more so the larger it is, and so do items that are too few for all threads, or
-    too many for the ``seconds`` that all take. Bits do not depend on it; it may depend on threads.
+    The box is the one, in multiples of ``grid``, that should take least time: ``seconds`` in all on one thread, more
+    where rows are cut or blocks larger than ``block_bytes``, and what reading blocks with their halos takes, shared by
+    threads. Without ``seconds`` halos count most. Bits do not depend on it; it may depend on threads.
 
     Examples
     --------
@@ -109,35 +115,39 @@ def item_shape(
     """
     volumes, _, depth, height, width = output_shape
     block_bytes = max(1, block_bytes)
-    voxel = itemsize * params.in_channels // params.groups
+    channels = params.in_channels // params.groups
+    voxel = itemsize * channels
     (kd, kh, kw), (sd, sh, sw) = params.effective_kernel, params.stride
-    seconds = max(seconds, ITEM_SECONDS)
-    items_in_all = max(1.0, min(ITEMS_PER_THREAD * threads, seconds / ITEM_SECONDS / WORTH))
-    wanted = items_in_all / max(1, volumes * params.groups)
+    parts = max(1, volumes * params.groups)  # there is an item for each, at least
+    fixed, beyond = ITEM_SECONDS, BEYOND
+    if seconds is None:
+        fixed, beyond = 0.0, 1.0
+        seconds = parts * depth * height * width * channels * VOXEL_SECONDS
     whole = math.lcm(grid[0], ROWS)
     best, best_price = (grid[0], grid[1], grid[2]), math.inf
     for h, w in itertools.product(_sizes(height, grid[1]), _sizes(width, grid[2])):
-        row = voxel * ((h - 1) * sh + kh) * ((w - 1) * sw + kw)
-        fitting = (block_bytes // row - kd) // sd + 1
-        slabs = fitting, *(-(-depth // n) for n in (ITEMS_PER_THREAD, max(1, math.ceil(wanted)), 1))
-        for d in {_aligned(min(depth, n), whole if n >= whole else grid[0]) for n in slabs}:
+        row = ((h - 1) * sh + kh) * ((w - 1) * sw + kw)
+        fitting = (block_bytes // (voxel * row) - kd) // sd + 1
+        # Rows that are cut, or short, cost more than their halo: vectors of sums that are not full.
+        filled = max(w / (-(-w // VECTORS) * VECTORS), w / (w + kw - 1) * h / (h + VECTORS / (w + kw)))
+        slabs = {-(-depth // n) for n in (*range(1, 5), *(threads * i for i in range(1, ITEMS_PER_THREAD + 1)))}
+        for d in {_aligned(min(depth, n), whole if n >= whole else grid[0]) for n in {fitting, *slabs}}:
             block = row * ((d - 1) * sd + kd)
-            # Rows that are cut, or short, cost more than their halo: vectors of sums that are not full.
-            filled = max(w / (-(-w // VECTORS) * VECTORS), w / (w + kw - 1) * h / (h + VECTORS / (w + kw)))
-            price = block / (d * h * w) * (1 + 64 / w) / filled * max(1.0, block / block_bytes)
+            items = parts * -(-depth // d) * -(-height // h) * -(-width // w)
             # Whole planes, as they lie in memory: what is fresh of it is still in cache, cleared, when it is written.
-            price *= 1.0 if h >= height else 1.12
-            # With too few items some threads end before others.
-            items = -(-depth // d) * -(-height // h) * -(-width // w)
-            price *= max(1.0, wanted / items) ** 0.5
-            price *= 1 + items * volumes * ITEM_SECONDS / seconds
+            computed = seconds / filled
+            computed *= (1.0 if h >= height else CUT) * (1.0 if w >= width else CUT)
+            read = items * block * channels * VOXEL_SECONDS * (1 + 64 / w)
+            over = max(1.0, block * voxel / block_bytes) ** beyond
+            # Some threads are done before others.
+            price = ((computed + read) * over + items * fixed) * (-(-items // threads) + UNEVEN) / items
             if price < best_price:
                 best, best_price = (d, h, w), price
     box = (min(best[0], depth), min(best[1], height), min(best[2], width))
-    block = voxel * math.prod(block_shape(box, params))
-    items = volumes * math.prod(-(-s // b) for s, b in zip(output_shape[2:], box, strict=True)) if volumes else 0
-    groups = min(block_bytes // max(1, block), int(params.groups * items / items_in_all), params.groups)
-    return max(1, groups), box
+    block_size = voxel * math.prod(block_shape(box, params))
+    boxes = math.prod(-(-s // b) for s, b in zip(output_shape[2:], box, strict=True))
+    together = params.groups * volumes * boxes // (ITEMS_PER_THREAD * threads)
+    return max(1, min(block_bytes // max(1, block_size), together, params.groups)), box
 
 
 def work_items(block: Region, groups: int, item_groups: int, box: Triple) -> Iterator[Item]:

@@ -38,7 +38,7 @@ LANES = 16
 
 #: Bytes of weights that stay in L2 while tiles are computed.
 WEIGHT_BYTES = 1 << 16
-BLOCK_BYTES = 1 << 20
+BLOCK_BYTES = 1 << 22
 
 
 class Channels:

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 #: Seconds in float32 (set by tests/benchmarks/algorithms.py): for one vector of multiply-adds; for beginning and ending
 #: a tile, and more where it reaches across lines; to read one voxel or store it, and to split one into the phases of a
 #: stride; for each tap, before anything is computed.
-SECONDS_PER_VECTOR = 1 / 6e9
-SECONDS_PER_TILE = 60e-9
+SECONDS_PER_VECTOR = 1 / 5.4e9
+SECONDS_PER_TILE = 70e-9
 SECONDS_ACROSS = 60e-9
 SECONDS_PER_VOXEL = 0.2e-9
 SECONDS_PER_PHASE = 0.4e-9
