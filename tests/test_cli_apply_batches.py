@@ -11,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -390,7 +389,6 @@ def test_one_bad_volume_among_threads_is_the_only_one(capsys):
     for i in range(8):
         values[0, 0, 0] = np.nan if i == 5 else 1
         files.append(str(make_nifti(f"{i}.nii", values)))
-    assert threading.active_count() < 4
     volconv("apply", *files, "-k", "identity", "-o", "o_{name}", "-j", "4", "--json")
     runs = json.loads(capsys.readouterr().out)["runs"]
     assert [run["counts"]["non_finite"] for run in runs] == [1 if i == 5 else 0 for i in range(8)]

@@ -259,7 +259,7 @@ def test_verbose_tells_the_candidates_fastest_first(capsys):
     assert table[0][-1] == "picked"
     seconds = [float(row[1]) for row in table]
     assert seconds == sorted(seconds)
-    assert {row[0] for row in table} == {"direct", "winograd", "fft", "gemm"}
+    assert {row[0] for row in table} == {"direct", "channels", "winograd", "fft", "gemm"}
     volconv("shape", "--input-shape", "64,64,64", "-k", "gaussian:sigma=2", "-v")
     out = capsys.readouterr().out
     assert "separable" in out

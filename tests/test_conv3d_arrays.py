@@ -415,7 +415,7 @@ print((kilobytes("VmHWM") - before) * 1024 - x.nbytes - out.nbytes)
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
-@pytest.mark.parametrize("algorithm", ["direct", "winograd", "gemm"])
+@pytest.mark.parametrize("algorithm", ["direct", "channels", "winograd", "gemm"])
 def test_memory_is_input_output_and_at_most_100_megabytes(dtype, mode, algorithm):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, dtype, mode, algorithm], check=True, capture_output=True, text=True

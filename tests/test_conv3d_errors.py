@@ -145,7 +145,7 @@ def test_groups(groups, error, message):
 
 @pytest.mark.parametrize("algorithm", ["fast", "Direct", "", None])
 def test_unknown_algorithm(algorithm):
-    names = "auto, direct, separable, winograd, fft, gemm"
+    names = "auto, direct, channels, separable, winograd, fft, gemm"
     refuses(ParameterError, rf"^algorithm must be one of {names} \(got {algorithm!r}\)$", algorithm=algorithm)
 
 

@@ -114,7 +114,7 @@ def test_seams_change_no_bit(algorithm, data, dtype):
     assert cut.tobytes() == whole.tobytes()
 
 
-@pytest.mark.parametrize("algorithm", ["direct", "winograd", "gemm"])
+@pytest.mark.parametrize("algorithm", ["direct", "channels", "winograd", "gemm"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "symmetric"])
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), ((2, 1, 3), (1, 2, 1), 2), (1, (2, 3, 1), 4)])
 def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilation, groups, monkeypatch):

@@ -6,7 +6,10 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+
+from volconv.engines.cpu.native import Array, native
 
 RUN = "import numpy as np, volconv, sys; ones = np.ones((1, 1, 3, 3, 3)); "
 RUN += "print(volconv.conv3d(ones, ones, algorithm='direct').item()); print('numba' in sys.modules, file=sys.stderr)"
@@ -76,3 +79,15 @@ def test_small_jobs_load_no_compiled_loops():
     code += "volconv.conv3d(x, x[:, :, :3, :3, :3]); print({'numba', 'llvmlite'} & set(sys.modules))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout == "set()\n"
+
+
+def test_a_loop_that_allocates_is_refused(tmp_path, monkeypatch):
+    """Without numba its code would call what is nowhere."""
+
+    def loop(array, many):
+        array[0] = np.arange(many).sum()
+
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    with pytest.raises(RuntimeError, match=r"loop allocates or calls Python: .*NRT_MemInfo_alloc"):
+        native("loop", (Array(np.dtype(np.int64), 1), 1), lambda: loop)
+    assert not list(tmp_path.iterdir())

@@ -14,7 +14,7 @@ from volconv.errors import VolconvError
 
 torch = pytest.importorskip("torch")
 
-ALGORITHMS = ("direct", "winograd", "fft", "gemm")
+ALGORITHMS = ("direct", "channels", "winograd", "fft", "gemm")
 DTYPES = ("float32", "float64", "complex64", "complex128", "float16")
 
 # PyTorch's note that it may copy the input; what it computes is what is compared.

@@ -70,7 +70,7 @@ def conv3d(
         "reflect" does not repeat the edge voxel, "symmetric" does.
     padding_value : number
         What "zeros" pads with; -1000 is air in a CT.
-    algorithm : {"auto", "direct", "separable", "winograd", "fft", "gemm"}
+    algorithm : {"auto", "direct", "channels", "separable", "winograd", "fft", "gemm"}
         "auto" picks by predicted cost, from shapes, dtype and what the weights are a product of.
     threads : int, optional
         One for each core by default. The result's bits do not depend on it.

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from volconv.padding import Piece, Run
     from volconv.params import Triple
     from volconv.plan import Plan
+    from volconv.reading import BlockReader
     from volconv.region import Region
     from volconv.steps import Step
     from volconv.tiling import Item
@@ -250,9 +251,9 @@ class _Convolution:
         )
         self._buffers = _kept if block * self._dtype.itemsize <= KEPT_BYTES else Buffers()
         self.engine = get_engine(plan.algorithm)
-        self._read_block = read_block
+        self._read_block: BlockReader = read_block
         if self.engine.compiled:
-            from volconv.engines.cpu.reading import block_reader
+            from volconv.reading import block_reader
 
             self._read_block = block_reader(source.info.dtype, self._dtype)
         self._prepared = prepare(plan.algorithm, plan.problem, weight, bias)

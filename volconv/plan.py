@@ -92,12 +92,17 @@ def real_problem(
 
     Where a kernel has one tap along an axis, blocks hold every ``stride``-th voxel only.
     """
-    once = [k == 1 for k in params.kernel_size]
-    stride, low, high = (
-        tuple(nothing if one else v for one, v in zip(once, values, strict=True))
-        for nothing, values in ((1, params.stride), (0, params.padding_low), (0, params.padding_high))
+
+    def where_several_taps(values: Triple, otherwise: int) -> Triple:
+        d, h, w = (otherwise if k == 1 else v for k, v in zip(params.kernel_size, values, strict=True))
+        return d, h, w
+
+    params = replace(
+        params,
+        stride=where_several_taps(params.stride, 1),
+        padding_low=where_several_taps(params.padding_low, 0),
+        padding_high=where_several_taps(params.padding_high, 0),
     )
-    params = replace(params, stride=stride, padding_low=low, padding_high=high)
     if compute_dtype.kind == "c":
         params = planar_params(params)
         output_shape = (output_shape[0], params.out_channels, *output_shape[2:])

@@ -111,7 +111,7 @@ def item_shape(
     >>> from volconv.params import Conv3dParams
     >>> same = Conv3dParams.parse((1, 1, 3, 3, 3), padding="same")
     >>> item_shape((1, 1, 256, 256, 256), same, (1, 1, 1), 4, 1 << 19, 2)
-    (1, (26, 16, 256))
+    (1, (24, 16, 256))
     """
     volumes, _, depth, height, width = output_shape
     block_bytes = max(1, block_bytes)
@@ -141,6 +141,7 @@ def item_shape(
             over = max(1.0, block * voxel / block_bytes) ** beyond
             # Some threads are done before others.
             price = ((computed + read) * over + items * fixed) * (-(-items // threads) + UNEVEN) / items
+            price += fixed * (items > 1) * (threads > 1) * 2
             if price < best_price:
                 best, best_price = (d, h, w), price
     box = (min(best[0], depth), min(best[1], height), min(best[2], width))

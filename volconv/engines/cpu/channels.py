@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines import Needs
+from volconv.engines import Needs, weight_bytes
 from volconv.engines.cpu.correlation import ROUNDINGS, Sums
 from volconv.engines.cpu.flat import groups_of
 from volconv.engines.cpu.memory import Buffers
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.engines import Problem
-    from volconv.params import Conv3dParams
+    from volconv.params import Conv3dParams, Triple
 
 #: Seconds in float32 (set by tests/benchmarks/algorithms.py): for one vector of multiply-adds; for beginning and ending
 #: a tile; to read one voxel, to store one, and to put one weight in its place.
@@ -39,6 +39,8 @@ LANES = 16
 #: Bytes of weights that stay in L2 while tiles are computed.
 WEIGHT_BYTES = 1 << 16
 BLOCK_BYTES = 1 << 22
+#: More than a thread's sums take, with what they lost.
+SCRATCH_BYTES = 1 << 17
 
 
 class Channels:
@@ -66,9 +68,17 @@ class Channels:
         weights = math.prod(params.weight_shape) * SECONDS_PER_WEIGHT
         return (computed + voxels + weights) * problem.dtype.itemsize / 4
 
-    def needs(self, problem: Problem) -> Needs:  # noqa: ARG002  # the protocol's signature
+    def needs(self, problem: Problem) -> Needs:
         """No grid: a sum's order is that of its taps, wherever the block lies."""
-        return Needs(grid=(1, 1, 1), block_bytes=BLOCK_BYTES)
+        params = problem.params
+        channels = params.out_channels // params.groups
+        # Weights as they came, and in the order of tiles that may not be full.
+        padded = sum(_vectors(channels, LANES)) * LANES / channels
+        return Needs((1, 1, 1), BLOCK_BYTES, int((1 + padded) * weight_bytes(problem)) + 8 * taps(params))
+
+    def workspace(self, problem: Problem, groups: int, box: Triple) -> int:  # noqa: ARG002  # the protocol's signature
+        """Sums of some tiles, and where outputs lie and what they see."""
+        return 2 * 8 * math.prod(box) + SCRATCH_BYTES
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedChannels:
         """See :meth:`volconv.engines.Engine.prepare`."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -158,7 +157,9 @@ class _Segments:
 
     def array(self, run: int = 1) -> NDArray[np.int64]:
         """All, as a :class:`Program` has them."""
-        return np.array(self._found, dtype=np.int64) // [1, run, run, 1]
+        found = np.array(self._found, dtype=np.int64)
+        found[:, 1:3] //= run
+        return found
 
 
 def channel_program(places: TapPlaces, shape: TileShape, sums: Sums) -> Program:
@@ -170,11 +171,15 @@ def channel_program(places: TapPlaces, shape: TileShape, sums: Sums) -> Program:
     return Program(where, taps, segments.array(), sums.kind, shape)
 
 
+def constant(program: Program) -> Callable[[int], Program]:
+    """The same program for any number of rows: channels of no output have weights of zero."""
+    return lambda _: program
+
+
 def neighbour_program(places: TapPlaces, shape: TileShape, axis: int, rows: int, sums: Sums) -> Program:
     """Rows, so many of a tile's, are neighbours along an axis (0 is D, 1 is H); a tile with a cycle has no others."""
     channels, *kernel = places.taps.shape[:4]
-    number = np.moveaxis(np.arange(math.prod(kernel)).reshape(kernel), axis, 0)
-    number = number.reshape(len(number), -1)
+    number = np.moveaxis(np.arange(math.prod(kernel)).reshape(kernel), axis, 0).reshape(kernel[axis], -1)
     # Those of the first channel; the others' are the same, in later volumes and with later taps.
     where = np.moveaxis(places.taps[0], axis, 0).reshape(*number.shape, 4)
     step = np.zeros(4, np.int64)
@@ -340,9 +345,9 @@ class Correlation:
             # A tile of which a quarter is nobody's costs less than its channels one by one.
             whole = (count - first + shape.rows // 4) // shape.rows * shape.rows
             if together := min(whole, count - first):
-                program = partial(channel_program, places, shape, Sums.of(taps, roundings))
+                program = channel_program(places, shape, Sums.of(taps, roundings))
                 compiled_correlate(dtype, shape)
-                self._units.append(_Unit(first, together, shape.rows, lambda _, p=program: p(), weight, bias))
+                self._units.append(_Unit(first, together, shape.rows, constant(program), weight, bias))
                 first += together
         if first < count:
             neighbours = Neighbours.of(places, axis, dtype, roundings, self.sparse)

@@ -34,8 +34,8 @@ SECONDS_PER_PANEL = 10e-6
 
 #: Outputs in one panel at most and at least (set by tests/benchmarks/algorithms.py).
 COLUMNS, FEWEST_COLUMNS = 2048, 64
-#: How often a term may be rounded, each time by half an epsilon of the sum of magnitudes, before the bias is added: that
-#: stays under the bound of 16 epsilon. A product rounds it once for each of its taps.
+#: How often a term may be rounded, each time by half an epsilon of the sum of magnitudes, before the bias is added:
+#: that stays under the bound of 16 epsilon. A product rounds it once for each of its taps.
 ROUNDINGS = 30
 #: Size of a panel and its products: a few are in cache.
 PANEL_BYTES = 1 << 22
@@ -76,11 +76,9 @@ class Gemm:
         return Needs(grid, BLOCK_BYTES, 3 * weight_bytes(problem) + BLAS_BYTES)
 
     def workspace(self, problem: Problem, groups: int, box: Triple) -> int:  # noqa: ARG002  # a panel at a time
-        """A panel, and sums of its products."""
-        params = problem.params
-        columns = math.prod(panel_box(problem.output_shape, params))
-        rows = taps(params) + CHAIN + 4 * (params.out_channels // params.groups)
-        return rows * columns * problem.dtype.itemsize
+        """Panels of some groups, and their products."""
+        panel = _panel_bytes(problem.params, problem.output_shape, problem.dtype.itemsize)
+        return max(panel, min(problem.params.groups * panel, PANEL_BYTES))
 
     def prepare(self, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]) -> PreparedGemm:
         """See :meth:`volconv.engines.Engine.prepare`."""
@@ -96,15 +94,25 @@ def panel_box(output_shape: Index5, params: Conv3dParams) -> Triple:
 
     >>> from volconv.params import Conv3dParams
     >>> panel_box((20, 33, 8, 50, 99), Conv3dParams.parse((33, 16, 3, 5, 2), stride=(2, 1, 1)))
-    (1, 20, 99)
+    (1, 9, 99)
     """
     depth, height, width = output_shape[2:]
-    column = 4 * (taps(params) + _parts(taps(params)) * params.out_channels // params.groups)
-    columns = min(COLUMNS, max(FEWEST_COLUMNS, PANEL_BYTES // column))
+    columns = min(COLUMNS, max(FEWEST_COLUMNS, PANEL_BYTES // (4 * _panel_rows(params))))
     w = -(-width // -(-width // columns))
     h = min(height, max(1, columns // w))
     d = min(depth, max(1, columns // (w * h)))
     return d, h, w
+
+
+def _panel_rows(params: Conv3dParams) -> int:
+    """What a panel and its products hold of one output: taps, those of all parts, and a row for each channel."""
+    count = taps(params)
+    return count + _parts(count) * (1 + params.out_channels // params.groups)
+
+
+def _panel_bytes(params: Conv3dParams, output_shape: Index5, itemsize: int) -> int:
+    """Size of one group's panel and its products."""
+    return _panel_rows(params) * math.prod(panel_box(output_shape, params)) * itemsize
 
 
 def _parts(count: int) -> int:
@@ -133,8 +141,7 @@ class PreparedGemm:
         matrix[:, :, :count] = weight.reshape(groups, self._rows, count)
         self._matrix = np.ascontiguousarray(matrix.reshape(groups, self._rows, parts, length).swapaxes(1, 2))
         self._bias = bias.reshape(groups, self._rows, 1)
-        panel = parts * (length + self._rows) * math.prod(self._box) * weight.itemsize
-        self._together = max(1, min(groups, PANEL_BYTES // panel))
+        self._together = max(1, min(groups, PANEL_BYTES // _panel_bytes(params, output_shape, weight.itemsize)))
         self._buffers = threading.local()  # kept from block to block: fresh memory costs more than filling it
 
     def __call__(self, block: NDArray[Any], out: NDArray[Any], first_group: int) -> None:

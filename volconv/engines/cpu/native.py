@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: not depend on how a loop was vectorised.
 OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"contract"}}
 
+#: What would free an array's memory, were it numba's own.
+NEVER = "NRT_MemInfo_call_dtor"
+
 #: What holds loaded code must live as long as the code may run.
 _KEPT: list[Any] = []
 
@@ -158,9 +161,9 @@ def _compiled(function: Callable[..., None], arguments: Sequence[Argument]) -> t
     )
     (signature,) = made.signatures
     module = binding.parse_assembly(made.inspect_llvm(signature))
-    foreign = [f.name for f in module.functions if f.is_declaration and f.name.startswith(("numba_", "Py"))]
-    if foreign:  # without numba those are nowhere
-        raise RuntimeError(f"{function.__qualname__} allocates or may raise: it calls {', '.join(foreign)}")
+    foreign = [f.name for f in module.functions if f.is_declaration and f.name.startswith(("NRT_", "numba_", "Py"))]
+    if foreign != [NEVER][: len(foreign)]:  # without numba those are nowhere
+        raise RuntimeError(f"{function.__qualname__} allocates or calls Python: {', '.join(foreign)}")
     symbol: str = made.overloads[signature].fndesc.llvm_func_name
     code: bytes = _machine().emit_object(module)
     return symbol, code
@@ -181,10 +184,9 @@ def _loaded(symbol: str, code: bytes, arguments: Sequence[Argument]) -> Callable
     from llvmlite import binding
 
     machine = _machine()
-    never = "NRT_MemInfo_call_dtor"  # what would free an array's memory, were it numba's own
-    if binding.address_of_symbol(never) is None:
+    if binding.address_of_symbol(NEVER) is None:
         _KEPT.append(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: None))
-        binding.add_symbol(never, ctypes.cast(_KEPT[-1], ctypes.c_void_p).value)
+        binding.add_symbol(NEVER, ctypes.cast(_KEPT[-1], ctypes.c_void_p).value)
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
     engine.add_object_file(binding.object_file.ObjectFileRef.from_data(code))
     engine.finalize_object()
