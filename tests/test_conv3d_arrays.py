@@ -400,7 +400,7 @@ def kilobytes(name):
 
 dtype, mode, algorithm = sys.argv[1:]
 def convolve(x):
-    w = np.full((1, 1, 3, 3, 3), 0.25, np.float32)
+    w = np.full((2, 1, 3, 3, 3), 0.25, np.float32)
     return volconv.conv3d(x, w, padding="same", padding_mode=mode, algorithm=algorithm, threads=2)
 
 convolve(np.ones((1, 1, 8, 8, 8), dtype))
