@@ -80,7 +80,7 @@ def draw_case(integer, choice, flag, algorithm="direct"):
     stride = tuple(1 if algorithm == "winograd" else integer(1, 3) for _ in range(3))
     mode = choice(MODES)
     groups = integer(1, 3)
-    per_in, per_out = 1 if algorithm == "separable" else integer(1, 4), integer(1, 12)
+    per_in, per_out = 1 if algorithm == "separable" else integer(1, 4), integer(1 + (algorithm == "channels"), 12)
     padding = choice(["numbers", "numbers", "numbers", "valid", "same"])
     effective = [d * (k - 1) + 1 for d, k in zip(dilation, kernel)]
     if padding == "same":

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.dtypes import convert
-from volconv.engines import get_engine, prepare
+from volconv.engines import get_engine, item_voxels, prepare
 from volconv.engines.cpu.memory import LINE, Buffers
 from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
 from volconv.errors import OutOfMemoryError
 from volconv.padding import FILL, every, padded_axes, read_block
-from volconv.shapes import block_shape, padded_interval
+from volconv.shapes import padded_interval
 from volconv.steps import steps
 from volconv.tiling import halved, work_items
 from volconv.window import Room, Window
@@ -243,13 +243,9 @@ class _Convolution:
             self._parts = ((np.real, np.real(fill), scaling), (_imaginary, np.imag(fill), imaginary))
             weight, bias = planar_weight(weight), planar_bias(bias)
         self._dtype = weight.dtype
-        block = (
-            plan.item_groups
-            * plan.params.in_channels
-            // plan.params.groups
-            * math.prod(block_shape(plan.item_box, plan.params))
-        )
-        self._buffers = _kept if block * self._dtype.itemsize <= KEPT_BYTES else Buffers()
+        voxels, _ = item_voxels(plan.problem, plan.item_groups, plan.item_box)
+        self._buffers = Buffers()
+        self._padded = _kept if voxels * self._dtype.itemsize <= KEPT_BYTES else self._buffers
         self.engine = get_engine(plan.algorithm)
         self._read_block: BlockReader = read_block
         if self.engine.compiled:
@@ -265,7 +261,7 @@ class _Convolution:
 
     def drop_memory(self) -> None:
         """Let go of what this thread holds for work items, and of what a failure still refers to."""
-        self._buffers = Buffers()
+        self._buffers = self._padded = Buffers()
         gc.collect()
 
     def reading(self, blocks: list[Region], copies: int) -> Callable[[int], _Stored]:
@@ -329,7 +325,7 @@ class _Convolution:
         )
         voxels = stored.values[item.volume, first * per_in : last * per_in]
         shape = len(voxels), parts, depth, height, width
-        padded = self._buffers.get("padded", _padded_lines(shape, self._dtype), self._dtype)[..., :width]
+        padded = self._padded.get("padded", _padded_lines(shape, self._dtype), self._dtype)[..., :width]
         for i, (part, fill, scaling) in enumerate(self._parts):
             self._read_block(part(voxels), (d, h, w), padded[:, i], fill, scaling)
         padded = padded.reshape(-1, depth, height, width)
