@@ -199,6 +199,13 @@ def test_whether_a_folder_ignores_case(tmp_path, monkeypatch):
     assert naming._ignores_case(tmp_path)
 
 
+def test_formats_that_are_not_written():
+    refused(
+        tasks(("a.nii", "a_s.nii"), ("b.mgz", "b_s.mgz")), r"of a format that is written.*\(got 'b_s.mgz'; FreeSurfer"
+    )
+    refused(tasks(("a.nii", "a_s")), "output must have a suffix that names a format")
+
+
 # --- folders
 
 

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, NamedTuple
 
 from volconv.errors import ParameterError, WriteError
-from volconv.io import split_path, stem_and_ext
+from volconv.io import output_format, split_path, stem_and_ext
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,12 +52,12 @@ def name_outputs(inputs: Sequence[str], template: str, *, stack: bool = False) -
 
 
 def check_tasks(tasks: Sequence[Task], *, mkdir: bool = False) -> None:
-    """Refuse names that take each other's place, and missing folders, before any work.
+    """Refuse names that take each other's place, those of no format, and missing folders, before any work.
 
     Raises
     ------
     ParameterError
-        Two tasks have one output, or one's output is another's input.
+        Two tasks have one output, one's output is another's input, or an output's suffix names no format.
     WriteError
         An output's folder does not exist, and is not to be made.
     """
@@ -75,6 +75,8 @@ def check_tasks(tasks: Sequence[Task], *, mkdir: bool = False) -> None:
                         f"{' + '.join(tasks[maker].inputs)})",
                         hint="write into another folder",
                     )
+    for task in tasks:
+        output_format(task.output)
     if not mkdir:
         _check_folders(tasks)
 
