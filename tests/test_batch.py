@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import struct
 import threading
@@ -10,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
 import nibabel
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ import volconv
 from command import make_nifti, names, noise
 from volconv.batch import apply_many, run_tasks
 from volconv.engines.cpu.workers import thread_count
-from volconv.errors import ParameterError, ReadError, ShapeError, WriteError
+from volconv.errors import OutOfMemoryError, ParameterError, ReadError, ShapeError, WriteError
 from volconv.io import open_volume
 from volconv.memory import parse_memory, share
 from volconv.naming import Task
@@ -120,6 +122,26 @@ def test_threads_and_memory_are_shared():
             assert outcome.report.plan.memory.bound == share(parse_memory("1G"), at_once)
     (outcome, _) = apply_many(files, "o_{name}", "box:size=3", jobs=2, overwrite=True)
     assert outcome.report.plan.threads == max(1, thread_count(None) // 2)
+
+
+def test_a_volume_that_needs_more_than_its_share_of_memory_is_done_alone():
+    small = volumes(3)
+    with h5py.File("large.h5", "w") as file:  # a piece of it takes more than a third of the bound
+        file.create_dataset("data", (30, 1000, 1000), "u1", chunks=(30, 1000, 1000), compression="gzip")
+    with pytest.raises(OutOfMemoryError) as caught:
+        volconv.apply("large.h5", "o.nii", "box:size=3", memory="130M", dry_run=True)
+    least = int(re.search(r"at least (\d+)M", str(caught.value))[1])
+    tasks = [Task((name,), f"o_{Path(name).stem}.nii") for name in ("large.h5", *small)]
+    outcomes = list(run_tasks(tasks, "box:size=3", jobs=3, threads=6, memory=f"{least}M"))
+    assert [(outcome.task.inputs[0], outcome.status) for outcome in outcomes[-1:]] == [("large.h5", "done")]
+    bounds = [outcome.report.plan.memory.bound for outcome in outcomes]
+    assert bounds == [share(least << 20, 3)] * 3 + [least << 20]
+    outcomes = list(run_tasks(tasks, "box:size=3", jobs=3, memory=f"{least - 1}M", overwrite=True))
+    assert statuses(outcomes) == ["done"] * 3 + ["failed"]
+    assert f"pass --memory {least}M" in str(outcomes[-1].error)
+    # A volume that may yet fit is no failure; when it does not, it is.
+    outcomes = list(run_tasks(tasks, "box:size=3", jobs=2, memory=f"{least - 1}M", fail_fast=True, overwrite=True))
+    assert statuses(outcomes) == ["done"] * 3 + ["failed"]
 
 
 @pytest.mark.parametrize(

@@ -346,6 +346,22 @@ def test_progress_of_one_file():
     assert (shown, code) == ("", 0)
 
 
+def test_one_bound_on_memory_for_all():
+    """Twice as much as it would be held, were all four volumes in memory."""
+    files = [str(make_nifti(f"{i}.nii", noise((200, 250, 250), seed=i))) for i in range(4)]
+    volconv("apply", *files, "-k", "gaussian:sigma=1.5", "-o", "warm_{name}", "-q")  # what is compiled is kept
+    command = [SCRIPT, "apply", *files, "-k", "gaussian:sigma=1.5", "-o", "o_{name}", "-j", "4", "-q"]
+    # Of a process that a large one starts, the system may count what that had.
+    code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True)\n"
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command, "--memory", "256M"], check=True, stdout=subprocess.PIPE, text=True
+    )
+    assert 64 << 10 < int(done.stdout) <= 256 << 10
+    for name in files:
+        assert Path(f"o_{name}").read_bytes() == Path(f"warm_{name}").read_bytes()
+
+
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_interruption_ends_all(jobs):
     files = [str(make_nifti(f"{i}.nii", noise((200, 210, 220), seed=i))) for i in range(6)]
