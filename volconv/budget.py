@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from volconv.engines import Problem
-    from volconv.io.volume import Access, VolumeInfo
+    from volconv.io.volume import VolumeInfo
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
@@ -236,12 +236,13 @@ class _Budget:
         source, target = self._ends.source, self._ends.target
         seen, channels = self._seen(box), self._params.in_channels
         # What is read goes on where the last block ended, within a layer of pieces; what is read anew does not.
-        reading = _layer(source.access, (volumes, channels, *seen), source.shape) * source.dtype.itemsize
-        writing = 0
+        reading = writing = 0
+        if source.access.packed:
+            reading = _layer(source.access.chunk, (volumes, channels, *seen), source.shape) * source.dtype.itemsize
         chunk = target.access.chunk
         if chunk is not None and not target.access.in_turn and not _aligned(box, chunk, self._size):
             outputs = volumes, self._params.out_channels, *box
-            writing = _layer(target.access, outputs, target.shape) * target.dtype.itemsize
+            writing = _layer(chunk, outputs, target.shape) * target.dtype.itemsize
         return reading, writing
 
     def _boxes(self, room: int) -> Iterator[tuple[int, Triple, int]]:
@@ -341,10 +342,9 @@ class _Budget:
         return Cut(threads, groups, item, volumes, box, copies, caches, memory)
 
 
-def _layer(access: Access, region: tuple[int, ...], shape: Index5) -> int:
+def _layer(chunk: Index5 | None, region: tuple[int, ...], shape: Index5) -> int:
     """Voxels of the pieces that a region's last plane lies in, where there is more than one plane in a piece."""
-    chunk = access.chunk
-    if chunk is None or not access.packed or chunk[2] == 1:
+    if chunk is None or chunk[2] == 1:
         return 0
     # A region may begin and end within a piece.
     pieces = [min(-(-n // c), -(-(r + c - 1) // c)) * c for n, c, r in zip(shape, chunk, region, strict=True)]

@@ -14,8 +14,9 @@ from volconv import dtypes
 from volconv.budget import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, OutputExistsError, ShapeError
-from volconv.io import create_volume, describe_volume, opened
+from volconv.io import create_volume, describe_volume, opened, split_path
 from volconv.io.array import ArraySink, ArraySource
+from volconv.io.room import check_room, spool_folder
 from volconv.io.target import OVERWRITE_HINT
 from volconv.io.volume import Reading
 from volconv.job import check_bias, resolve_job
@@ -285,12 +286,16 @@ def apply(
         report = ApplyReport(
             volume.names, str(destination), volume.info, info, job, plan, skipped=kept is not None, replaced=replaced
         )
-        if kept is not None or dry_run:
+        if kept is not None:
             return report
         traffic = plan.traffic
         assert traffic is not None  # noqa: S101  # there are files at its ends
-        volume.expect(Reading(traffic.in_turn, traffic.source_cache))
-        sink = files.enter_context(create_volume(destination, **target))
+        output = split_path(destination)[0]
+        check_room(output, info, traffic.spool_bytes)
+        if dry_run:
+            return report
+        volume.expect(Reading(traffic.in_turn, traffic.source_cache, spool_folder(output)))
+        sink = files.enter_context(create_volume(destination, cache_bytes=traffic.target_cache, **target))
         outcome = run(plan, volume, sink, job.weight, job.bias, progress)
         ending = perf_counter()
         sink.commit()

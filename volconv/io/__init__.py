@@ -17,6 +17,7 @@ from volconv.io.array import ArraySink, ArraySource
 from volconv.io.combine import Selected, Stacked
 from volconv.io.formats import FORMATS, SLICES, Format, format_of, known_suffixes, split_path, stem_and_ext, widened
 from volconv.io.request import make_request, output_format
+from volconv.io.room import check_room
 from volconv.io.target import make_folder
 from volconv.io.volume import (
     Access,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from volconv.geometry import Geometry
+    from volconv.io.volume import Request
     from volconv.region import Index5
 
 __all__ = [
@@ -202,6 +204,7 @@ def create_volume(
     copied: bool = False,
     overwrite: bool = False,
     mkdir: bool = False,
+    cache_bytes: int | None = None,
     note: str = "",
 ) -> NewVolume:
     """Create a volume that is written by region and appears when it is complete.
@@ -229,6 +232,8 @@ def create_volume(
         Whether an existing file may be replaced.
     mkdir : bool
         Whether missing folders are made.
+    cache_bytes : int, optional
+        Memory for pieces of the file that are kept unpacked until they are complete.
     note : str
         One line on where the volume comes from, kept in the file, with what the format cannot hold.
 
@@ -251,7 +256,7 @@ def create_volume(
     >>> with create_volume("ones.nii", shape=(1, 1, 2, 3, 4), dtype="uint8") as sink:  # doctest: +SKIP
     ...     sink.write(Region.whole(sink.info.shape), np.ones(sink.info.shape, np.uint8))
     """
-    form, request, lost = make_request(
+    form, request, info = _described(
         path,
         shape=shape,
         dtype=dtype,
@@ -262,13 +267,12 @@ def create_volume(
         copied=copied,
         overwrite=overwrite,
         mkdir=mkdir,
+        cache_bytes=cache_bytes,
         note=note,
     )
     if mkdir:
         make_folder(request.path)
-    sink = cast("NewVolume", _module(form).create_file(request))
-    sink.info = replace(sink.info, notes=(*lost, *sink.info.notes))
-    return sink
+    return cast("NewVolume", _module(form).create_file(request, info))
 
 
 def describe_volume(path: str | os.PathLike[str], **arguments: Any) -> VolumeInfo:
@@ -279,9 +283,15 @@ def describe_volume(path: str | os.PathLike[str], **arguments: Any) -> VolumeInf
     OutputExistsError, WriteError, ParameterError
         As :func:`create_volume`.
     """
+    return _described(path, **arguments)[2]
+
+
+def _described(path: str | os.PathLike[str], **arguments: Any) -> tuple[Format, Request, VolumeInfo]:
+    """What is asked for, and what it will be: all is checked but what only making it tells."""
     form, request, lost = make_request(path, **arguments)
     info = cast("VolumeInfo", _module(form).describe_new(request))
-    return replace(info, notes=(*lost, *info.notes))
+    check_room(request.path, info)
+    return form, request, replace(info, notes=(*lost, *info.notes))
 
 
 def _existing(path: str | os.PathLike[str]) -> tuple[Path, str | None, Format]:

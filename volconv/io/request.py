@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from typing import TYPE_CHECKING
 
@@ -11,12 +10,10 @@ import numpy as np
 from volconv.errors import ParameterError, WriteError
 from volconv.geometry import Geometry
 from volconv.io.formats import SLICES, Format, format_of, known_suffixes, split_path
-from volconv.io.target import translated
 from volconv.io.volume import Request, Scaling, VolumeInfo
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from numpy.typing import DTypeLike
 
@@ -60,6 +57,7 @@ def make_request(
     copied: bool = False,
     overwrite: bool = False,
     mkdir: bool = False,
+    cache_bytes: int | None = None,
     note: str = "",
 ) -> tuple[Format, Request, tuple[str, ...]]:
     """Check what :func:`volconv.io.create_volume` was told; also a line on each thing that the format cannot hold."""
@@ -93,7 +91,6 @@ def make_request(
         )
     step = like.time_step if like is not None and shape[0] > 1 else None
     lost = tuple(f"{file.name}: {form.title} holds no {what}" for what in _lost(form, geometry, step))
-    _check_room(file, math.prod(shape) * stored.itemsize)
     return (
         form,
         Request(
@@ -109,6 +106,7 @@ def make_request(
             copied=copied,
             overwrite=overwrite,
             mkdir=mkdir,
+            cache_bytes=cache_bytes,
             note=_printable("; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part)),
         ),
         lost,
@@ -131,19 +129,3 @@ def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:
     if step is not None and not form.time:
         lost.append(f"time step: dropped {step:g} s")
     return lost
-
-
-def _check_room(file: Path, size: int) -> None:
-    """Refuse at once what would fill the disk after hours; a missing folder is told of elsewhere."""
-    with translated(file):
-        folder = file.resolve().parent
-        if not folder.is_dir():
-            return
-        import shutil
-
-        free = shutil.disk_usage(folder).free
-    if size > free:
-        raise WriteError(
-            f"{file}: the output takes {size} bytes, and its folder has room for {free}",
-            hint="make room there, or write to another disk",
-        )

@@ -27,7 +27,7 @@ class Spool:
     Parameters
     ----------
     folder : Path
-        Where it lies: that of the target, which must have room for something of this size anyway.
+        Where it lies; see :func:`volconv.io.room.spool_folder`.
     dtype : numpy.dtype
     shape : tuple of 5 ints
         (N, C, D, H, W).

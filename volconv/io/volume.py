@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
@@ -135,6 +136,11 @@ class VolumeInfo:
     skipped_time: float = 0.0
     provenance: str | None = None
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all stored values, unpacked."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -159,6 +165,8 @@ class Request:
     overwrite : bool
     mkdir : bool
         Missing folders will be made, so that they may be missing.
+    cache_bytes : int or None
+        Memory for pieces of the file that are kept unpacked until they are complete; the format's own choice if None.
     note : str
         Where the volume comes from, and what of it the format cannot hold; one line.
     """
@@ -175,6 +183,7 @@ class Request:
     copied: bool
     overwrite: bool
     mkdir: bool
+    cache_bytes: int | None
     note: str
 
     def carried(self, name: str) -> Any:

@@ -21,6 +21,9 @@ _CHUNK_BYTES = (4 << 30) - 1
 #: Memory for unpacked chunks, at least and at most: blocks share the chunks at their seams.
 _CACHE_BYTES = (16 << 20, 64 << 20)
 
+#: What HDF5 keeps by itself; small chunks that are not packed would be read line by line without it.
+LEAST_CACHE = 1 << 20
+
 #: Slots of the table in which HDF5 finds a chunk that it keeps: primes, as its manual asks for.
 _SLOTS = (521, 4099, 32771, 262147)
 
@@ -74,8 +77,17 @@ def check_chunk(chunk: tuple[int, int, int], shape: Index5, itemsize: int) -> No
         raise ParameterError(f"chunks must take less than 4 GB each (got {','.join(map(str, chunk))}: {size} bytes)")
 
 
-def chunk_cache(shape: Sequence[int] | None, chunks: Sequence[int] | None, itemsize: int) -> tuple[int, int] | None:
+def piece_bytes(chunk: Index5 | None, itemsize: int) -> int:
+    """Memory for a chunk that is packed or unpacked: as it is, as it is packed, and between filters."""
+    return 0 if chunk is None else 3 * math.prod(chunk) * itemsize
+
+
+def chunk_cache(
+    shape: Sequence[int] | None, chunks: Sequence[int] | None, itemsize: int, size: int | None = None
+) -> tuple[int, int] | None:
     """Slots and bytes with which a layer of chunks across the volume is kept, within bounds; None without chunks.
+
+    ``size`` is how many bytes to keep in place of these bounds.
 
     Examples
     --------
@@ -87,6 +99,7 @@ def chunk_cache(shape: Sequence[int] | None, chunks: Sequence[int] | None, items
     layer = math.prod(math.ceil(size / edge) for size, edge in zip(shape[1:], chunks[1:], strict=True))
     one = math.prod(chunks) * itemsize
     # A chunk that does not fit is unpacked again for each region that touches it.
-    size = max(one, min(max(layer * one, _CACHE_BYTES[0]), _CACHE_BYTES[1]))
+    if size is None:
+        size = max(one, min(max(layer * one, _CACHE_BYTES[0]), _CACHE_BYTES[1]))
     wanted = 10 * (size // one)
     return next((slots for slots in _SLOTS if slots >= wanted), _SLOTS[-1]), size

@@ -80,6 +80,11 @@ def opened_dataset(file: Any, path: Path, key: str | None) -> Any:
         The dataset is missing, ambiguous, or lies outside the file.
     """
     name, cache = _chosen(file, path, key)  # no handle of it is kept: the first to open a dataset sets its cache
+    return opened_as(file, name, cache)
+
+
+def opened_as(file: Any, name: str, cache: tuple[int, int] | None) -> Any:
+    """A dataset of a file, of which nothing is open, with so many slots and bytes for its chunks."""
     access = h5py.h5p.create(h5py.h5p.DATASET_ACCESS)
     if cache is not None:
         access.set_chunk_cache(*cache, 0.75)

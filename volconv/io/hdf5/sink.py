@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,7 +11,7 @@ import h5py
 from volconv.errors import WriteError
 from volconv.io.checks import check_block
 from volconv.io.hdf5.attributes import LABELS, output_attributes
-from volconv.io.hdf5.chunks import DEFAULT_CHUNK, check_chunk, chunk_cache, fitted, parse_chunks
+from volconv.io.hdf5.chunks import DEFAULT_CHUNK, check_chunk, chunk_cache, fitted, parse_chunks, piece_bytes
 from volconv.io.hdf5.filters import Packing, settled_packing
 from volconv.io.hdf5.find import LISTED, datasets, one_line, opened
 from volconv.io.hdf5.output import Output
@@ -49,7 +48,7 @@ def describe_new(request: Request) -> VolumeInfo:
     layout = _laid_out(request)
     if request.path.exists():
         _keep_others(request.path, request.key or "/data")
-    held = 0 if layout.chunk is None else 3 * math.prod(layout.chunk) * request.dtype.itemsize
+    held = piece_bytes(layout.chunk, request.dtype.itemsize) if layout.packing else 0
     return VolumeInfo(
         request.shape,
         request.dtype,
@@ -63,9 +62,9 @@ def describe_new(request: Request) -> VolumeInfo:
     )
 
 
-def create_file(request: Request) -> Hdf5Sink:
+def create_file(request: Request, info: VolumeInfo) -> Hdf5Sink:
     """Create an HDF5 file of one dataset, at ``key`` or ``/data``."""
-    return Hdf5Sink(request, describe_new(request))
+    return Hdf5Sink(request, info)
 
 
 class Hdf5Sink(NewVolume):
@@ -95,7 +94,7 @@ class Hdf5Sink(NewVolume):
         try:
             with self._writing():
                 self._file = h5py.File(self._output, "w")
-                self._data = self._created(layout)
+                self._data = self._created(layout, request.cache_bytes)
                 for name, value, dtype in output_attributes(request, layout.rank)[0]:
                     self._data.attrs.create(name, value, dtype=dtype)
                 for axis, label in enumerate(LABELS[layout.rank]):
@@ -133,7 +132,7 @@ class Hdf5Sink(NewVolume):
                 self._file.close()
         self._target.abort()
 
-    def _created(self, layout: _Layout) -> Any:
+    def _created(self, layout: _Layout, cache_bytes: int | None) -> Any:
         arguments: dict[str, Any] = layout.packing.arguments if layout.packing else {}
         shape = self.info.shape[self._first :]
         if layout.chunk is None:
@@ -141,7 +140,7 @@ class Hdf5Sink(NewVolume):
             arguments["dcpl"].set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         else:
             arguments["chunks"] = layout.chunk[self._first :]
-            cache = chunk_cache(self.info.shape[2:], layout.chunk[2:], self.info.dtype.itemsize)
+            cache = chunk_cache(self.info.shape[2:], layout.chunk[2:], self.info.dtype.itemsize, cache_bytes)
             if cache is not None:
                 arguments["rdcc_nslots"], arguments["rdcc_nbytes"] = cache
         return self._file.create_dataset(self._key, shape, self.info.dtype, **arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import h5py
@@ -15,8 +14,9 @@ from volconv.io.formats import SUFFIXES
 from volconv.io.hdf5.attributes import Hdf5Header, as_text, attribute, kept_attributes
 from volconv.io.hdf5.axes import Axes, axes_of
 from volconv.io.hdf5.bdv import bdv_view
+from volconv.io.hdf5.chunks import LEAST_CACHE, chunk_cache, piece_bytes
 from volconv.io.hdf5.filters import check_filters, packing_of
-from volconv.io.hdf5.find import H5_ERRORS, RANKS, datasets, one_line, opened, opened_dataset, parts_inside
+from volconv.io.hdf5.find import H5_ERRORS, RANKS, datasets, one_line, opened, opened_as, opened_dataset, parts_inside
 from volconv.io.hdf5.geometry import stated_places
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.io.volume import Reading
     from volconv.region import Index5, Region
 
 DTYPES = SUFFIXES[".h5"].dtypes
@@ -81,6 +82,16 @@ class Hdf5Source(OpenVolume):
             self._file.close()
             raise
 
+    def expect(self, reading: Reading) -> None:
+        """See :meth:`OpenVolume.expect`; HDF5 takes its cache when a dataset is opened first."""
+        data = self._data
+        if data.chunks is not None:
+            size = max(reading.cache_bytes, LEAST_CACHE)
+            cache = chunk_cache(data.shape, data.chunks, self.info.dtype.itemsize, size)
+            name, self._data = str(data.name), None
+            data.id.close()
+            self._data = opened_as(self._file, name, cache)
+
     def read_into(self, region: Region, out: NDArray[Any]) -> None:
         """See :meth:`OpenVolume.read_into`."""
         check_within(region, self.info.shape)
@@ -128,7 +139,7 @@ class Hdf5Source(OpenVolume):
         chunk = arrange(axes.letters, data.chunks).shape if data.chunks else None
         packing = packing_of(data)
         header = _header(data, axes, chunk, name)
-        held = 0 if chunk is None else 3 * math.prod(chunk) * dtype.itemsize
+        held = piece_bytes(chunk, dtype.itemsize) if packing else 0
         self.info = VolumeInfo(
             shape,
             dtype,

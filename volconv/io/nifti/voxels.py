@@ -17,6 +17,7 @@ from volconv.io.nifti.header import describe, read_header
 from volconv.io.nifti.newheader import FILE_ORDER, new_header, spacing_is_unknown
 from volconv.io.pair import header_of, is_pair, voxels_of
 from volconv.io.raw import RawFile
+from volconv.io.room import spool_folder
 from volconv.io.spool import InTurn
 from volconv.io.target import Target, check_target, translated
 from volconv.io.unpacking import Unpacked
@@ -155,9 +156,9 @@ def describe_new(request: Request) -> VolumeInfo:
     )
 
 
-def create_file(request: Request) -> NiftiSink:
+def create_file(request: Request, info: VolumeInfo) -> NiftiSink:
     """Create a NIfTI file, gzipped where its name ends in ``.gz``."""
-    return NiftiSink(request.path, describe_new(request), overwrite=request.overwrite)
+    return NiftiSink(request.path, info, overwrite=request.overwrite)
 
 
 class NiftiSink(NewVolume):
@@ -178,7 +179,7 @@ class NiftiSink(NewVolume):
                     self._files.callback(self._packer.close)
                     self._packer.write(start)
                     self._voxels = InTurn(
-                        self._target.temporary.parent,
+                        spool_folder(path),
                         info.dtype,
                         info.shape,
                         FILE_ORDER,

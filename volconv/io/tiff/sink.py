@@ -13,6 +13,7 @@ import tifffile
 from volconv.errors import ParameterError
 from volconv.io.checks import check_block
 from volconv.io.raw import RawFile
+from volconv.io.room import spool_folder
 from volconv.io.spool import Spool
 from volconv.io.target import FolderTarget, Target, check_target, translated
 from volconv.io.tiff.packing import Packing, parse_packing
@@ -42,13 +43,12 @@ def describe_new(request: Request) -> VolumeInfo:
     return described(request, packing, name, layout.axes(request.shape), layout.order)
 
 
-def create_file(request: Request) -> FlatTiffSink | PackedTiffSink:
+def create_file(request: Request, info: VolumeInfo) -> FlatTiffSink | PackedTiffSink:
     """Create a TIFF stack.
 
     ``.ome.tif`` is OME-TIFF; ``.tif`` is an ImageJ hyperstack where ImageJ can hold it, and otherwise a plain stack
     that tifffile reads with its axes and spacing. What would not fit in 4 GB is BigTIFF.
     """
-    info = describe_new(request)
     packing = parse_packing(request)
     layout = layout_of(request, packing)
     return (FlatTiffSink if packing.flat else PackedTiffSink)(request, info, packing, layout)
@@ -118,7 +118,7 @@ class SpooledSink(NewVolume):
         self._done = False
         try:
             with translated(target.name):
-                self._spool = Spool(target.temporary.parent, info.dtype, info.shape, order, name=target.name)
+                self._spool = Spool(spool_folder(target.path), info.dtype, info.shape, order, name=target.name)
         except BaseException:
             self._target.abort()
             raise

@@ -42,9 +42,8 @@ def describe_new(request: Request) -> VolumeInfo:
     return described(request, parse_packing(request), "slices", "ZYX")
 
 
-def create_file(request: Request) -> FlatSlicesSink | PackedSlicesSink:
+def create_file(request: Request, info: VolumeInfo) -> FlatSlicesSink | PackedSlicesSink:
     """Create a folder of ``slice_0000.tif`` and so on, each as a ``.tif`` of one page would be."""
-    info = describe_new(request)
     packing = parse_packing(request)
     return FlatSlicesSink(request, info) if packing.flat else PackedSlicesSink(request, info, packing)
 
