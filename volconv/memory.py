@@ -75,6 +75,16 @@ def share(bound: int, jobs: int) -> int:
     return LIBRARIES + max(0, bound - LIBRARIES) // jobs
 
 
+def give_back(bound: int, proc: Path = Path("/proc")) -> None:
+    """Have the allocator return to the system what is not in use, where the process comes near a bound."""
+    with contextlib.suppress(OSError, AttributeError):  # other systems have neither such a file nor such a function
+        resident = int((proc / "self" / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        if resident > bound - (bound - LIBRARIES) // 4:
+            import ctypes
+
+            ctypes.CDLL(None).malloc_trim(0)
+
+
 def free_memory(proc: Path = Path("/proc"), cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Bytes that the machine has free, or the cgroup or limit of this process, where that is less.
 

@@ -20,6 +20,7 @@ from volconv.engines.cpu.workers import Workers
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
 from volconv.errors import OutOfMemoryError
+from volconv.memory import give_back
 from volconv.padding import FILL, every, padded_axes, read_block
 from volconv.shapes import padded_interval
 from volconv.steps import steps
@@ -139,7 +140,7 @@ class _Pass:
     ) -> None:
         self._convolution, self._blocks = convolution, blocks
         self._advance, self._outcome = advance, outcome
-        self._copies = min(plan.copies, len(blocks))
+        self._copies, self._memory = min(plan.copies, len(blocks)), plan.memory
         self._writes: deque[tuple[Future[None], Counts]] = deque()
         self._done = 0
 
@@ -180,6 +181,8 @@ class _Pass:
                 counts = compute(workers, block, stored, result, self._advance)
                 outcome.compute_seconds += perf_counter() - started
                 del stored
+                if self._memory is not None:
+                    give_back(self._memory.bound)
                 if more and coming is None:
                     coming = reader.submit(read, i + 1)
                 if rooms:

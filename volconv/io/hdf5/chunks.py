@@ -24,6 +24,9 @@ _CACHE_BYTES = (16 << 20, 64 << 20)
 #: What HDF5 keeps by itself; small chunks that are not packed would be read line by line without it.
 LEAST_CACHE = 1 << 20
 
+#: What HDF5 keeps of memory that it does not use any more.
+_FREE_LISTS = 16 << 20
+
 #: Slots of the table in which HDF5 finds a chunk that it keeps: primes, as its manual asks for.
 _SLOTS = (521, 4099, 32771, 262147)
 
@@ -79,7 +82,7 @@ def check_chunk(chunk: tuple[int, int, int], shape: Index5, itemsize: int) -> No
 
 def piece_bytes(chunk: Index5 | None, itemsize: int) -> int:
     """Memory for a chunk that is packed or unpacked: as it is, as it is packed, and between filters."""
-    return 0 if chunk is None else 3 * math.prod(chunk) * itemsize
+    return 0 if chunk is None else 3 * math.prod(chunk) * itemsize + _FREE_LISTS
 
 
 def chunk_cache(
