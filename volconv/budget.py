@@ -151,7 +151,8 @@ class _Budget:
 
     def __init__(self, problem: Problem, params: Conv3dParams, algorithm: str, ends: Ends) -> None:
         self._problem, self._params, self._algorithm, self._ends = problem, params, algorithm, ends
-        self._needs = get_engine(algorithm).needs(problem)
+        engine = get_engine(algorithm)
+        self._needs, self._seconds = engine.needs(problem), engine.cost(problem)
         self._weights = 2 * weight_bytes(problem) + prepared_bytes(algorithm, problem)
         self._held = ends.source.access.held_bytes + ends.target.access.held_bytes
         self._shape, (_, _, *size) = problem.output_shape, problem.output_shape
@@ -196,8 +197,10 @@ class _Budget:
             count //= 2
 
     def _item(self, shape: Index5, item_bytes: int, threads: int) -> tuple[int, Triple]:
-        problem = self._problem
-        return item_shape(shape, problem.params, self._needs.grid, problem.dtype.itemsize, item_bytes, threads)
+        problem, seconds = self._problem, None
+        if item_bytes == self._needs.block_bytes:  # smaller ones are to save memory, whatever it costs
+            seconds = self._seconds * math.prod(shape) / max(1, math.prod(self._shape))
+        return item_shape(shape, problem.params, self._needs.grid, problem.dtype.itemsize, item_bytes, threads, seconds)
 
     def _fixed(self, threads: int) -> int:
         return LIBRARIES + self._weights + self._held + SLACK + threads * SLACK_OF_A_THREAD
