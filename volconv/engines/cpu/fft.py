@@ -93,7 +93,7 @@ class Axis:
         for radix in radices(size):
             gap = left // radix
             at = 2 * dtype.itemsize * sum(map(len, factors))
-            rows.append((3 * RADICES.index(radix), radix, gap * ELEMENT, at, size // left))
+            rows.append((RADICES.index(radix), radix, gap * ELEMENT, at, size // left))
             turns = np.outer(np.arange(1, gap), np.arange(1, radix)) / left
             factors.append(np.exp(-2j * np.pi * turns).reshape(-1))
             left = gap

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from volconv.engines.cpu.fft_tiles import CHAIN, ELEMENT
-from volconv.engines.cpu.fft_vectors import AFTER, BEFORE, PLAIN, TOGETHER, emit
+from volconv.engines.cpu.fft_vectors import TOGETHER, emit
 from volconv.engines.cpu.jit import jit
 from volconv.engines.cpu.memory import LINE
 
@@ -23,9 +23,9 @@ def _forward(like: Any, buffer: Any, passes: Any, first: Any) -> None:
     """Transform elements in place, from one pass on. ``passes`` is that of :class:`volconv.engines.cpu.fft.Axis`."""
     for i in range(first, passes.shape[0]):
         kind, radix, gap, by, count = passes[i]
-        emit(like, "butterflies", (kind + PLAIN, buffer, gap, by, LINE, radix * gap, count))
+        emit(like, "plain", (kind, buffer, gap, by, LINE, radix * gap, count))
         for j in range(1, gap // ELEMENT):
-            emit(like, "butterflies", (kind + AFTER, buffer + j * ELEMENT, gap, by, LINE, radix * gap, count))
+            emit(like, "after", (kind, buffer + j * ELEMENT, gap, by, LINE, radix * gap, count))
             by += (radix - 1) * 2 * like.itemsize
 
 
@@ -58,9 +58,9 @@ def _inverse(like: Any, buffer: Any, passes: Any) -> None:
     """Undo :func:`_forward`, but for a factor: the number of elements."""
     for i in range(passes.shape[0] - 1, -1, -1):
         kind, radix, gap, by, count = passes[i]
-        emit(like, "butterflies", (kind + PLAIN, buffer + LINE, gap, by, -LINE, radix * gap, count))
+        emit(like, "plain", (kind, buffer + LINE, gap, by, -LINE, radix * gap, count))
         for j in range(1, gap // ELEMENT):
-            emit(like, "butterflies", (kind + BEFORE, buffer + LINE + j * ELEMENT, gap, by, -LINE, radix * gap, count))
+            emit(like, "before", (kind, buffer + LINE + j * ELEMENT, gap, by, -LINE, radix * gap, count))
             by += (radix - 1) * 2 * like.itemsize
 
 

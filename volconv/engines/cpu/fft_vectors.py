@@ -5,7 +5,6 @@ An element is the real parts of some complex numbers, one line each, and then th
 
 from __future__ import annotations
 
-import itertools
 from math import cos, pi, sin
 from typing import Any
 
@@ -113,18 +112,32 @@ class _Lines(Emitter):
 
     # --- what loops call; all arguments are integers
 
-    def butterflies(self, kind: Any, at: Any, gap: Any, by: Any, imaginary: Any, apart: Any, count: Any) -> None:
+    def plain(self, *numbers: Any) -> None:
+        """:meth:`_butterflies` without twiddle factors."""
+        self._butterflies(PLAIN, *numbers)
+
+    def after(self, *numbers: Any) -> None:
+        """:meth:`_butterflies` whose results they multiply."""
+        self._butterflies(AFTER, *numbers)
+
+    def before(self, *numbers: Any) -> None:
+        """:meth:`_butterflies` of what they multiply."""
+        self._butterflies(BEFORE, *numbers)
+
+    def _butterflies(
+        self, order: int, kind: Any, at: Any, gap: Any, by: Any, imaginary: Any, apart: Any, count: Any
+    ) -> None:
         """``count`` butterflies in place, ``apart`` from each other, each of elements ``gap`` from each other.
 
-        ``kind`` is three times a place in :data:`RADICES`, plus what is done with the twiddle factors at ``by``.
-        Imaginary parts lie ``imaginary`` from real ones; with the two exchanged, transforms are inverse ones.
+        ``kind`` is a place in :data:`RADICES`; twiddle factors lie at ``by``. Imaginary parts lie ``imaginary`` from
+        real ones; with the two exchanged, transforms are inverse ones.
         """
         builder = self.builder
         end, never = builder.append_basic_block("end"), builder.append_basic_block("never")
         switch = builder.switch(kind, never)
-        for (i, n), order in itertools.product(enumerate(RADICES), (PLAIN, AFTER, BEFORE)):
-            block = builder.append_basic_block(f"radix.{n}.{order}")
-            switch.add_case(LONG(3 * i + order), block)
+        for i, n in enumerate(RADICES):
+            block = builder.append_basic_block(f"radix.{n}")
+            switch.add_case(LONG(i), block)
             builder.position_at_end(block)
             with self.loop(count) as (number, _):
                 first = builder.add(at, builder.mul(apart, number))

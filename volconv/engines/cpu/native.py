@@ -164,8 +164,10 @@ def _compiled(function: Callable[..., None], arguments: Sequence[Argument]) -> t
     foreign = [f.name for f in module.functions if f.is_declaration and f.name.startswith(("NRT_", "numba_", "Py"))]
     if foreign != [NEVER][: len(foreign)]:  # without numba those are nowhere
         raise RuntimeError(f"{function.__qualname__} allocates or calls Python: {', '.join(foreign)}")
-    symbol: str = made.overloads[signature].fndesc.llvm_func_name
-    code: bytes = _machine().emit_object(module)
+    compiled = made.overloads[signature]
+    symbol: str = compiled.fndesc.llvm_func_name
+    code: bytes
+    _, _, (code, _) = compiled.library.serialize_using_object_code()  # what numba itself would keep
     return symbol, code
 
 
