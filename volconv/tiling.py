@@ -32,6 +32,8 @@ CUT = 1.12
 BEYOND = 0.5
 #: The part of an item that some threads work longer than others, however even their items.
 UNEVEN = 0.25
+#: Seconds until another thread has begun.
+HANDOVER = 300e-6
 #: Seconds that each item costs, whatever its size, and each voxel that is read into its block.
 ITEM_SECONDS = 60e-6
 VOXEL_SECONDS = 0.25e-9
@@ -141,7 +143,7 @@ def item_shape(
             over = max(1.0, block * voxel / block_bytes) ** beyond
             # Some threads are done before others.
             price = ((computed + read) * over + items * fixed) * (-(-items // threads) + UNEVEN) / items
-            price += fixed * (items > 1) * (threads > 1) * 2
+            price += HANDOVER if fixed and items > 1 and threads > 1 else 0.0
             if price < best_price:
                 best, best_price = (d, h, w), price
     box = (min(best[0], depth), min(best[1], height), min(best[2], width))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -225,6 +226,7 @@ class Neighbours:
     known: dict[int, Program]
 
     @classmethod
+    @lru_cache(maxsize=16)
     def of(cls, places: TapPlaces, axis: int, dtype: np.dtype[Any], roundings: int, sparse: bool) -> Neighbours:
         """What to add in parts, runs and cycles, for kernels with these places; loops are compiled.
 
@@ -287,6 +289,7 @@ class _Unit:
         self._kernels = kernels.reshape(groups, blocks, together, taps)
         self.bias = np.array(np.broadcast_to(biases.reshape(groups, blocks, together), (groups, blocks, rows)))
         self._ready: dict[tuple[int, int | None], _Ready] = {}
+        self.ready(rows, None)  # before there are threads that would all make it
 
     def ready(self, rows: int, group: int | None) -> _Ready:
         """The program for so many rows: all groups', or one group's own without its zeros."""

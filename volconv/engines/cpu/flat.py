@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -72,8 +73,9 @@ class TapPlaces:
     neighbour: Triple
 
     @classmethod
+    @lru_cache(maxsize=16)
     def of(cls, params: Conv3dParams) -> TapPlaces:
-        """The places for these parameters."""
+        """The places for these parameters: the same object for the same ones, as long as few others are asked for."""
         d, h, w = ([k * dil for k in range(n)] for n, dil in zip(params.kernel_size, params.dilation, strict=True))
         stride = params.stride[2]
         phases = sorted({x % stride for x in w})
