@@ -62,7 +62,7 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
     metavar="NAME",
     default="auto",
     show_default=True,
-    help="auto, direct or gemm: auto picks the fastest.",
+    help="auto picks the fastest; or direct, channels, separable, winograd, fft, gemm.",
 )
 @click.option(
     "--threads",

@@ -5,8 +5,8 @@ its cost model predicts: from it come ``SECONDS_*``, and whether ``plan`` picks 
 
 ``python tests/benchmarks/algorithms.py winograd.DOMAIN_BYTES 1000000 4000000`` times a few workloads on two threads
 with each value of one constant in turn, each in a process and with a compilation cache of its own: from it come
-``direct.BLOCK_BYTES``, ``winograd.BLOCK_BYTES`` and ``DOMAIN_BYTES``, ``separable.BLOCK_BYTES`` and ``STRETCH``,
-``gemm.COLUMNS`` and ``PANEL_BYTES``.
+``direct.BLOCK_BYTES``, ``channels.BLOCK_BYTES`` and ``WEIGHT_BYTES``, ``winograd.BLOCK_BYTES`` and ``DOMAIN_BYTES``,
+``separable.BLOCK_BYTES`` and ``STRETCH``, ``gemm.COLUMNS`` and ``PANEL_BYTES``.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ CASES = [
     *[((1, 32, 12, 12, 12), (32, 32, 3, 3, 3), {"padding": 1}), ((1, 64, 6, 6, 6), (64, 64, 3, 3, 3), {"padding": 1})],
     *[((1, 16, 48, 48, 48), (16, 1, k, k, k), {"padding": "same", "groups": 16}) for k in (3, 5)],
     *[((1, 8, 32, 32, 32), (8, 8, k, k, k), {"padding": "same"}) for k in (5, 7, 9)],
+    *[((2, 20, 18, 17, w), (40, 20, 5, 5, 5), {"stride": (1, 1, s)}) for w, s in ((9, 1), (20, 1), (33, 2))],
     *[((1, 16, 1, 200, 200), (16, 16, 1, 3, 3), {"padding": (0, 1, 1)})],
     *[((1, 1, s, s, s), (1, 1, 3, 3, 3), {"padding": 1}) for s in (8, 16, 32, 64)],
 ]

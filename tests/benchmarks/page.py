@@ -96,9 +96,11 @@ A target is a ratio of times taken in turn on one machine; on yours it may be me
 
 _LAYERS = f"""\
 `volconv.conv3d` and its peers with {THREADS} threads each, in turn (a b c a b c ...), after a first call of each
-that is not counted (volconv compiles then). Times are medians and include the output's allocation, not the
-input's. The ratio is the peer's time over volconv's, with the quartiles of single rounds. Bold rows matter most.
-Numbers are float32 unless the row says otherwise; PyTorch's time for integers includes `.float()`.
+that is not counted (volconv compiles then). A call of less than 50 ms is made twice in a row, and the second one
+counts: after the rest between contenders, clocks and caches take some milliseconds to be as they are in a loop over
+volumes. Times are medians and include the output's allocation, not the input's. The ratio is the peer's time over
+volconv's, with the quartiles of single rounds. Bold rows matter most. Numbers are float32 unless the row says
+otherwise; PyTorch's time for integers includes `.float()`.
 
 The difference is the largest from any exact peer, in units of `eps * max(|weight| ⋆ |input|)`: volconv's own error is
 at most 16, and a difference above {LARGEST_DIFFERENCE:.0f} fails the run. Approximations are off by some part
