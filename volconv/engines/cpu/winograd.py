@@ -37,7 +37,7 @@ SECONDS_PER_ELEMENT = 0.14e-9
 SECONDS_PER_VOXEL = 0.45e-9
 SECONDS_AT_FIRST = 0.6e-3
 
-BLOCK_BYTES = 2 << 20
+BLOCK_BYTES = 6 << 20
 #: Inputs and products in Winograd's domain that are held at a time: one of their planes at a time is in L2 (set by
 #: tests/benchmarks/algorithms.py).
 DOMAIN_BYTES = 6 << 20
