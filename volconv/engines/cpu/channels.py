@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.engines import Needs, weight_bytes
-from volconv.engines.cpu.correlation import ROUNDINGS, Sums
 from volconv.engines.cpu.flat import groups_of
 from volconv.engines.cpu.memory import Buffers
+from volconv.engines.cpu.programs import ROUNDINGS, Sums
 from volconv.shapes import taps, voxels_read
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ A tile is ``rows`` rows of ``vectors`` vectors of sums. Each *step* of a program
 data once and adds them, times one weight a row, to those rows that they belong to. The tile stays in registers from the
 first step to the last: what auto-vectorised loops spend on loading and storing sums is not there.
 
-What steps, rows and programs mean is up to :mod:`volconv.engines.cpu.correlation`.
+What steps, rows and programs mean is up to :mod:`volconv.engines.cpu.programs`.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def compiled_correlate(dtype: np.dtype[Any], tile: TileShape) -> Callable[..., N
     bias : (sets, blocks, rows) array
     program : (segments, 4) array
     chained : int
-        How the parts of a sum are added up; see :class:`volconv.engines.cpu.correlation.Sums`.
+        How the parts of a sum are added up; see :class:`volconv.engines.cpu.programs.Sums`.
     out : address
     shape : tuple of 4 ints
         Outputs: slices, neighbours along the tile's rows, lines, and outputs of a line.

@@ -113,7 +113,7 @@ class PreparedWinograd:
     """See :class:`volconv.engines.Prepared`."""
 
     def __init__(self, params: Conv3dParams, weight: NDArray[Any], bias: NDArray[Any]) -> None:
-        from volconv.engines.cpu.correlation import ROUNDINGS, Sums, channel_program
+        from volconv.engines.cpu.programs import ROUNDINGS, Sums, channel_program
         from volconv.engines.cpu.tile import compiled_correlate, tile_shape
         from volconv.engines.cpu.winograd_loops import compiled_forward, compiled_inverse
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volconv.engines.cpu.correlation import ROUNDINGS, Neighbours, Sums, channel_program
 from volconv.engines.cpu.flat import TapPlaces
+from volconv.engines.cpu.programs import ROUNDINGS, Neighbours, Sums, channel_program
 from volconv.engines.cpu.tile import patterns, tile_shape
 from volconv.params import Conv3dParams
 
