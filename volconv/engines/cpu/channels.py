@@ -32,7 +32,7 @@ SECONDS_PER_OUTPUT = 0.5e-9
 SECONDS_PER_WEIGHT = 2e-9
 OUTPUTS = 8
 #: A step of one vector takes as long as one of so many: its voxels must be loaded all the same.
-LEAST_VECTORS = 2
+LEAST_VECTORS = 1.8
 #: Elements of the vectors that these were measured with.
 LANES = 16
 

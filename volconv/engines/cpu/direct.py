@@ -27,7 +27,7 @@ SECONDS_PER_VECTOR = 1 / 5.4e9
 SECONDS_PER_TILE = 70e-9
 SECONDS_ACROSS = 60e-9
 SECONDS_PER_VOXEL = 0.2e-9
-SECONDS_PER_PHASE = 0.4e-9
+SECONDS_PER_PHASE = 0.55e-9
 SECONDS_PER_TAP = 0.2e-6
 #: Tiles that these were measured with: rows and vectors of tall ones and others, and elements of a vector.
 TALL, LOW, LANES = (8, (3, 2, 1)), (4, (4, 2)), 16
@@ -38,6 +38,11 @@ BLOCK_BYTES = 1 << 22
 
 #: What programs hold for each tap of an output channel.
 BYTES_PER_TAP = 320
+
+
+def _block_bytes(params: Conv3dParams) -> int:
+    """Size of a block; a strided one is held twice, as it is and split into phases."""
+    return BLOCK_BYTES // 2 if params.stride[2] > 1 else BLOCK_BYTES
 
 
 class _Lines(NamedTuple):
@@ -99,7 +104,7 @@ class Direct:
             one = whole * lines.seconds(widths, rows * steps)
             # One row alone waits for its own sums.
             seconds += count * (one + (lines.seconds(widths, max(2, rest) * steps) if rest else 0.0))
-        read = voxels_read(shape, params, BLOCK_BYTES // (4 * params.in_channels // params.groups))
+        read = voxels_read(shape, params, _block_bytes(params) // (4 * params.in_channels // params.groups))
         voxels = (read + math.prod(shape)) * SECONDS_PER_VOXEL
         if params.stride[2] > 1:
             voxels += read * SECONDS_PER_PHASE
@@ -107,11 +112,9 @@ class Direct:
 
     def needs(self, problem: Problem) -> Needs:
         """No grid: a sum's order is that of its taps, wherever the block lies."""
-        # A strided block is held twice, as it is and split into phases.
-        strided = problem.params.stride[2] > 1
         # Weights as they came, in the order of a tile, and while they are put in it; places of the taps.
         prepared = 3 * weight_bytes(problem) + BYTES_PER_TAP * taps(problem.params)
-        return Needs((1, 1, 1), BLOCK_BYTES // 2 if strided else BLOCK_BYTES, prepared)
+        return Needs((1, 1, 1), _block_bytes(problem.params), prepared)
 
     def workspace(self, problem: Problem, groups: int, box: Triple) -> int:
         """A strided block once more, split into phases."""
