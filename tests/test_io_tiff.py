@@ -16,6 +16,7 @@ from volconv.io import Region, list_contents, open_volume
 from volconv.io.formats import SUFFIXES
 from volconv.io.raw import RawFile
 from volconv.io.tiff import open_file, opening, pages
+from volconv.io.volume import Reading
 
 ROOT = Path(__file__).parent.parent
 DTYPES = SUFFIXES[".tif"].dtypes
@@ -118,7 +119,8 @@ def test_compressions_and_predictors(path, compression, layout, byteorder, dtype
     with open_volume(path) as source:
         assert source.info.compression == compression
         flat = compression is None and "tile" not in layout
-        assert source.info.access.chunk == (None if flat else (1, 1, 1, 19, 37))
+        piece = layout.get("tile") or (layout.get("rowsperstrip", 19), 37)
+        assert source.info.access.chunk == (None if flat else (1, 1, 1, *piece))
         assert isinstance(source._reader, RawFile) == flat
         np.testing.assert_array_equal(source.numpy()[0, 0], array)
         part = Region((0, 0, 1, 2, 15), (1, 1, 2, 18, 36))
@@ -215,18 +217,51 @@ def test_reading_holds_to_the_volume(path):
         source.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
 
 
+def decoded_pieces(source):
+    """A list that grows by (page, piece) with each that is decoded."""
+    decoded, load = [], source._reader._load
+    source._reader._load = lambda page, piece: decoded.append((page, piece)) or load(page, piece)
+    return decoded
+
+
 def test_few_decoded_pages_are_kept(path, monkeypatch):
     array = noise()
     tifffile.imwrite(path, array, photometric="minisblack", compression="zlib")
     monkeypatch.setattr(pages, "CACHE_BYTES", 3 * array[0].nbytes)
-    decoded = []
     with open_volume(path) as source:
-        load = source._reader._load
-        source._reader._load = lambda number: decoded.append(number) or load(number)
+        decoded = decoded_pieces(source)
         for start in (0, 2, 4):
             source.read(Region((0, 0, start, 0, 0), (1, 1, start + 3, 4, 4)))
-        assert decoded == [1, 2, 3, 4, 5, 6]  # page 0 was decoded when the file was opened
+        assert [page for page, _ in sorted(decoded)] == [1, 2, 3, 4, 5, 6]  # page 0 was decoded by opening the file
         assert len(source._reader._kept) == 3
+        source.expect(Reading())
+        del decoded[:]
+        for _ in range(2):
+            source.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 4, 4)))
+        assert decoded == [(0, 0)] * 2
+
+
+@pytest.mark.parametrize("layout", [{"rowsperstrip": 3}, {"tile": (16, 16)}], ids=str)
+@pytest.mark.parametrize("threads", [1, 4])
+def test_only_pieces_that_are_asked_for_are_decoded(path, monkeypatch, layout, threads):
+    array = noise((4, 50, 70))
+    tifffile.imwrite(path, array, photometric="minisblack", compression="zlib", **layout)
+    with open_volume(path) as source:
+        monkeypatch.setattr(source._reader, "_threads", threads)
+        decoded = decoded_pieces(source)
+        part = Region((0, 0, 1, 20, 17), (1, 1, 3, 33, 33))
+        np.testing.assert_array_equal(source.read(part)[0, 0], array[part.slices[2:]])
+        pieces = [6, 7, 8, 9, 10] if "tile" not in layout else [6, 7, 11, 12]
+        assert sorted(decoded) == [(page, piece) for page in (1, 2) for piece in pieces]
+
+
+def test_pieces_that_are_not_there_hold_nothing(path):
+    array = noise((1, 48, 32))
+    given = iter([array[0, :16], None, array[0, 32:]])
+    tifffile.imwrite(path, given, shape=array.shape, dtype="uint16", tile=(16, 32), photometric="minisblack")
+    array[0, 16:32] = 0
+    with open_volume(path) as source:
+        np.testing.assert_array_equal(source.numpy()[0, 0], array)
 
 
 @pytest.mark.parametrize(
@@ -368,17 +403,23 @@ def test_pages_without_voxels(path):
         open_volume(path)
 
 
+#: Pages that are decoded as a whole, not by strips or tiles.
+DEEP = {"volumetric": True, "tile": (2, 16, 16), "compression": "zlib", "photometric": "minisblack"}
+
+
 def test_a_page_beyond_memory(path, monkeypatch):
-    tifffile.imwrite(path, noise(), photometric="minisblack", compression="zlib")
+    tifffile.imwrite(path, noise((5, 20, 24)), **DEEP)
     monkeypatch.setattr(tifffile.TiffPage, "asarray", mock.Mock(side_effect=MemoryError))
-    with pytest.raises(OutOfMemoryError, match=r"v\.tif: page 1 does not fit in memory \(shape \(16, 20\), uint16\)"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"v\.tif: page 1 does not fit in memory \(shape \(5, 20, 24\), uint16\)"
+    ):
         open_volume(path)
 
 
 def test_a_page_of_another_size(path, monkeypatch):
-    tifffile.imwrite(path, noise(), photometric="minisblack", compression="zlib")
+    tifffile.imwrite(path, noise((5, 20, 24)), **DEEP)
     monkeypatch.setattr(tifffile.TiffPage, "asarray", mock.Mock(return_value=np.zeros((15, 20), np.uint16)))
-    with pytest.raises(ReadError, match=r"page 1 cannot be decoded \(ADOBE_DEFLATE\): 320 voxels expected, 300 found"):
+    with pytest.raises(ReadError, match=r"page 1 cannot be decoded \(ADOBE_DEFLATE\): 2400 voxels expected, 300 found"):
         open_volume(path)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from volconv.errors import OutOfMemoryError, ReadError, VolconvError
+from volconv.errors import ReadError, VolconvError
 from volconv.io.formats import SUFFIXES
 
 if TYPE_CHECKING:
@@ -187,35 +187,8 @@ def compression_name(frame: Any) -> str | None:
     """How a page is packed, by the name that creation options have for it."""
     if frame.compression == tifffile.COMPRESSION.NONE:
         return None
-    name = _tag_name(tifffile.COMPRESSION, frame.compression).lower()
+    name = tag_name(tifffile.COMPRESSION, frame.compression).lower()
     return {"adobe_deflate": "zlib", "deflate": "zlib"}.get(name, name)
-
-
-def decoded(series: Any, number: int, name: str, dtype: np.dtype[Any], size: int) -> NDArray[Any]:
-    """Values of one page of a series.
-
-    Raises
-    ------
-    ReadError
-        The page is damaged, or its compression needs a codec that is not installed.
-    OutOfMemoryError
-        The page is too large.
-    """
-    frame = series.keyframe
-    try:
-        values = np.asarray(series[number].asarray(), dtype)
-    except MemoryError as error:
-        raise OutOfMemoryError(f"{name} does not fit in memory (shape {frame.shape}, {dtype})") from error
-    except DECODE_ERRORS as error:
-        if "imagecodecs" in str(error) or isinstance(error, ImportError):
-            raise ReadError(
-                f"{name} is packed by {_packing(frame)}, whose codec is not installed",
-                hint="pip install 'volconv[tiff]'",
-            ) from error
-        raise ReadError(f"{name} cannot be decoded ({_packing(frame)}): {one_line(error)}") from error
-    if values.size != size:
-        raise ReadError(f"{name} cannot be decoded ({_packing(frame)}): {size} voxels expected, {values.size} found")
-    return values
 
 
 def one_line(error: BaseException) -> str:
@@ -227,18 +200,7 @@ def _is_missing(page: Any) -> bool:
     return page is None or not any(page.dataoffsets)
 
 
-def _packing(frame: Any) -> str:
-    """All that must be undone to read a page."""
-    parts = []
-    if frame.compression != tifffile.COMPRESSION.NONE:
-        parts.append(_tag_name(tifffile.COMPRESSION, frame.compression))
-    if frame.predictor != tifffile.PREDICTOR.NONE:
-        parts.append(f"predictor {_tag_name(tifffile.PREDICTOR, frame.predictor)}")
-    if frame.bitspersample not in (8, 16, 32, 64, 128):
-        parts.append(f"samples of {frame.bitspersample} bits")
-    return " with ".join(parts) or "no compression"
-
-
-def _tag_name(kind: Any, value: int) -> str:
+def tag_name(kind: Any, value: int) -> str:
+    """Name of a tag's value."""
     known: dict[int, str] = {code.value: code.name for code in kind}
     return known.get(value, f"{kind.__name__.lower()} {value}")

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import AXIS, arrange, parse_axes
 from volconv.io.files import slices_of
+from volconv.io.tiff.decoding import decoded_page
 from volconv.io.tiff.layout import SeriesLayout, layout_of
 from volconv.io.tiff.opening import (
     check_chain,
     check_series,
     compression_name,
-    decoded,
     is_white_zero,
     opened,
     others,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from volconv.io.volume import Reading
     from volconv.region import Region
 
 __all__ = ["SlicesSource", "create_file", "describe_new", "list_contents", "open_file"]
@@ -126,17 +127,21 @@ class SlicesSource(OpenVolume):
     def close(self) -> None:
         """End reading; no file is open between two reads."""
         self._closed = True
+        self._reader.close()
 
-    def _slice(self, number: int) -> NDArray[Any]:
+    def expect(self, reading: Reading) -> None:
+        """See :meth:`OpenVolume.expect`."""
+        self._reader.expect(reading)
+
+    def _slice(self, number: int, piece: int) -> NDArray[Any]:  # noqa: ARG002  # a page is one piece
         file = self._files[number]
         with contextlib.ExitStack() as files:
             _, tiff = opened(file, files)
             with understood(str(file)):
                 series = tiff.series[0]
-            size = math.prod(self._reader.chunk)
-            if series.keyframe.size != size:
+            if series.keyframe.size != math.prod(self._reader.page_shape):
                 raise ReadError(f"{file}: has changed since it was opened")
-            return decoded(series, 0, str(file), self.info.dtype, size)
+            return decoded_page(series, series[0], str(file), self.info.dtype)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import math
+import threading
 from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ReadError
 from volconv.io.raw import RawFile
+from volconv.io.tiff.decoding import check_codec, decoded_page, decoded_piece, piece_of
 from volconv.io.tiff.layout import layout_of
 from volconv.io.tiff.opening import (
     check_chain,
     check_series,
     compression_name,
-    decoded,
     is_white_zero,
     opened,
     others,
     read_dtype,
     understood,
 )
-from volconv.io.tiff.pages import PageReader
+from volconv.io.tiff.pages import DECODING_BYTES, PageReader
 from volconv.io.tiff.provenance import noted
 from volconv.io.tiff.spacing import moved, what_is_stated
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.io.volume import Reading
     from volconv.region import Index5
 
 #: Series that an error lists.
@@ -83,6 +85,7 @@ class TiffSource(OpenVolume):
     def __init__(self, path: Path, key: str | None, *, axes: str | None, rgb: bool) -> None:
         self._name = str(path) if key is None else f"{path}:{key}"
         self._files = contextlib.ExitStack()
+        self._lock = threading.Lock()  # tifffile finds pages when they are asked for
         with contextlib.ExitStack() as undo:
             undo.callback(self._files.close)
             self._file, self._tiff = opened(path, self._files)
@@ -110,7 +113,9 @@ class TiffSource(OpenVolume):
                 pages = math.prod(layout.shape) // int(frame.size)
                 if len(series) < pages:
                     raise ReadError(f"{self._name}: is truncated: {pages} pages expected, {len(series)} found")
-                self._reader = PageReader(self._decoded, layout.shape, dtype, layout.order, layout.paged)
+                self._piece = piece_of(frame) if layout.paged == 2 else None
+                self._reader = PageReader(self._decoded, layout.shape, dtype, layout.order, layout.paged, self._piece)
+                self._files.callback(self._reader.close)
             self.info = VolumeInfo(
                 layout.shape,
                 dtype,
@@ -125,7 +130,9 @@ class TiffSource(OpenVolume):
                 provenance=provenance,
             )
             if isinstance(self._reader, PageReader):  # a codec that is missing is told now, not after half a run
-                self.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
+                check_codec(frame, f"{self._name}: page 1")
+                if self._reader.access.held_bytes <= DECODING_BYTES:
+                    self.read(Region((0, 0, 0, 0, 0), (1, 1, 1, 1, 1)))
             undo.pop_all()
 
     def read_into(self, region: Region, out: NDArray[Any]) -> None:
@@ -134,13 +141,22 @@ class TiffSource(OpenVolume):
             raise ValueError(f"{self._name} is closed")
         self._reader.read_into(region, out)
 
+    def expect(self, reading: Reading) -> None:
+        """See :meth:`OpenVolume.expect`."""
+        if isinstance(self._reader, PageReader):
+            self._reader.expect(reading)
+
     def close(self) -> None:
         """Close the file."""
         self._files.close()
 
-    def _decoded(self, number: int) -> NDArray[Any]:
-        size = int(self._series.keyframe.size)
-        return decoded(self._series, number, f"{self._name}: page {number + 1}", self.info.dtype, size)
+    def _decoded(self, number: int, piece: int) -> NDArray[Any]:
+        name = f"{self._name}: page {number + 1}"
+        with self._lock, understood(name):
+            page = self._series[number]
+            if self._piece is None:
+                return decoded_page(self._series, page, name, self.info.dtype)
+        return decoded_piece(self._file, self._series, page, piece, name, self.info.dtype)
 
 
 def _number(tiff: Any, key: str | None, path: Path) -> int:
