@@ -7,6 +7,9 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +21,6 @@ from volconv.errors import OutputExistsError, ParameterError, WriteError
 from volconv.geometry import Geometry
 from volconv.io import Region, Scaling, create_volume, describe_volume, open_volume
 from volconv.io.formats import SUFFIXES
-from volconv.io.raw import RawFile
 from volconv.io.tiff import sink as sink_module
 from volconv.io.tiff import words as words_module
 from volconv.io.tiff.packing import Packing
@@ -624,10 +626,13 @@ def test_a_full_disk_leaves_the_old_file(tmp_path, words, size):
 def test_a_disk_that_fills_up_while_packing(tmp_path, words):
     _, path, dtype = words
     array = np.random.default_rng(0).integers(0, 2**15, (1, 1, 4, 100, 100)).astype(dtype)
-    sink = create_volume(path, shape=array.shape, dtype=dtype, options={"compression": "zlib"})
-    sink.write(Region.whole(array.shape), array)
+
+    def fill():
+        with create_volume(path, shape=array.shape, dtype=dtype, options={"compression": "zlib"}) as sink:
+            sink.write(Region.whole(array.shape), array)
+
     with small_disk(30_000), pytest.raises(WriteError, match=r"cannot be written: File too large"):
-        sink.commit()
+        fill()
     assert not list(tmp_path.iterdir())
 
 
@@ -642,17 +647,42 @@ def test_a_failing_write_is_translated(path, monkeypatch):
     assert not list(path.parent.iterdir())
 
 
-@pytest.mark.parametrize(("options", "most"), [({"compression": "zlib"}, 64 * 64), ({"tile": "16"}, 16 * 64)], ids=str)
-def test_no_more_than_a_page_is_read_to_pack_it(path, monkeypatch, options, most):
-    asked, read = [], RawFile.read
+@pytest.mark.parametrize("options", [{"compression": "zlib"}, {"tile": "16"}, {"compression": "lzw", "tile": "32,16"}])
+@pytest.mark.parametrize(("suffix", "order"), [("v.tif", (0, 2, 1)), ("v.ome.tif", (0, 1, 2)), ("v/", (0, 1, 2))])
+def test_planes_are_packed_as_they_come_in_the_order_of_the_file(tmp_path, monkeypatch, options, suffix, order):
+    array = noise((1, 1, 5, 40, 50) if suffix == "v/" else (2, 3, 5, 40, 50), "uint16")
+    if suffix == "v.tif" and "tile" in options:
+        order = (0, 1, 2)  # ImageJ knows no tiles
+    planes = [Region((n, c, z, 0, 0), (n + 1, c + 1, z + 1, 40, 50)) for n, c, z in np.ndindex(array.shape[:3])]
+    in_order = sorted(planes, key=lambda plane: [plane.start[axis] for axis in order])
+    parts = [part for plane in in_order for part in (plane.along(3, 0, 7), plane.along(3, 7, 40))]
+    spools, files = [], {}
+    real = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **how: spools.append(how) or real(**how))
+    for name, regions in (("order", in_order), ("parts", parts), ("back", in_order[::-1])):
+        (tmp_path / name).mkdir()
+        target = f"{tmp_path}/{name}/{suffix}"
+        with create_volume(target, shape=array.shape, dtype=array.dtype, options=options) as sink:
+            for region in regions:
+                sink.write(region, array[region.slices])
+        assert len(spools) == (name == "back")
+        path = Path(target)
+        files[name] = [f.read_bytes() for f in (sorted(path.iterdir()) if path.is_dir() else [path])]
+        with open_volume(target) as source:
+            np.testing.assert_array_equal(source.numpy(), array)
+    assert files["order"] == files["parts"] == files["back"]
 
-    def spy(self, region):
-        asked.append(int(np.prod(region.shape)))
-        return read(self, region)
 
-    array = noise((2, 3, 4, 64, 64))
-    with create_volume(path, shape=array.shape, dtype=array.dtype, options=options) as sink:
-        sink.write(Region.whole(array.shape), array)
-        monkeypatch.setattr(RawFile, "read", spy)
-    assert set(asked) == {most}
-    assert sum(asked) == array.size
+@pytest.mark.parametrize("written", [0, 3])
+def test_giving_up_ends_the_thread_that_packs(tmp_path, written):
+    before = threading.active_count()
+    array = noise((1, 1, 5, 40, 50), "uint16")
+    for suffix in ("v.tif", "v/"):
+        sink = create_volume(
+            f"{tmp_path}/{suffix}", shape=array.shape, dtype=array.dtype, options={"compression": "zlib"}
+        )
+        sink.write(Region((0, 0, 0, 0, 0), (1, 1, written, 40, 50)), array[:, :, :written])
+        sink.abort()
+        sink.abort()
+    assert threading.active_count() == before
+    assert not list(tmp_path.iterdir())

@@ -77,6 +77,12 @@ class Packing:
         height, width = self.tile or shape[3:]
         return (1, 1, 1, min(height, shape[3]), min(width, shape[4]))
 
+    def held_bytes(self, shape: Index5, dtype: np.dtype[Any]) -> int:
+        """Memory for a plane that comes in parts, and for one strip or tile as it is, as it is packed and between."""
+        plane = shape[3] * shape[4] * dtype.itemsize
+        piece = min(plane, math.prod(self.tile) * dtype.itemsize if self.tile else _STRIP_BYTES)
+        return plane + 4 * piece
+
     def most_bytes(self, shape: Index5, dtype: np.dtype[Any]) -> int:
         """More bytes than a file of such a volume can take."""
         n, c, d, h, w = shape

@@ -11,8 +11,9 @@ from volconv.errors import ParameterError, WriteError
 from volconv.io.checks import check_block
 from volconv.io.raw import RawFile
 from volconv.io.target import FolderTarget, check_folder_target, translated
+from volconv.io.tiff.packed import InPlanes, pack
 from volconv.io.tiff.packing import Packing, parse_packing
-from volconv.io.tiff.sink import SpooledSink, described, lay_out, pack
+from volconv.io.tiff.sink import described, lay_out
 from volconv.io.tiff.words import layout_of
 from volconv.io.volume import NewVolume, VolumeInfo
 from volconv.region import NCDHW, Region
@@ -116,23 +117,21 @@ class FlatSlicesSink(NewVolume):
             return file.read(raw.offset), size
 
 
-class PackedSlicesSink(SpooledSink):
+class PackedSlicesSink(InPlanes):
     """A folder of slices that are compressed or tiled."""
 
     def __init__(self, request: Request, info: VolumeInfo, packing: Packing) -> None:
         target = FolderTarget(request.path)
         super().__init__(info, target, NCDHW)
-        self._request = request
-        self._packing = packing
-        self._folder = target.temporary
+        self._request, self._packing = _of_slice(request), packing
+        self._folder, self._next = target.temporary, 0
 
-    def pack_all(self, voxels: RawFile) -> None:
-        """Write every slice's file."""
-        request, packing = _of_slice(self._request), self._packing
-        layout = layout_of(request, packing)
-        for number in range(self.info.shape[2]):
-            with (self._folder / slice_name(number, self.info.shape[2])).open("x+b") as file:
-                pack(file, request, layout, packing, voxels, number)
+    def pack(self, plane: NDArray[Any]) -> None:
+        """Write the next slice's file."""
+        path = self._folder / slice_name(self._next, self.info.shape[2])
+        self._next += 1
+        with path.open("x+b") as file:
+            pack(file, self._request, layout_of(self._request, self._packing), self._packing, iter([plane]))
 
 
 def slice_name(number: int, count: int) -> str:
