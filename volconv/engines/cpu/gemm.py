@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import threading
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -115,6 +116,7 @@ def _panel_bytes(params: Conv3dParams, output_shape: Index5, itemsize: int) -> i
     return _panel_rows(params) * math.prod(panel_box(output_shape, params)) * itemsize
 
 
+@lru_cache(maxsize=64)
 def _parts(count: int) -> int:
     """In how many products so many taps are summed, whose results are added in pairs, those in pairs, and so on.
 
