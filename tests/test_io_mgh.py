@@ -128,7 +128,7 @@ def test_a_file_without_a_position(tmp_path):
         (4, number(0, ">i4"), r"every axis must hold a voxel \(got shape \(0, 3, 2, 5\)\)"),
         (16, number(0, ">i4"), r"every axis must hold a voxel \(got shape \(4, 3, 2, 0\)\)"),
         (8, number(-3, ">i4"), r"every axis must hold a voxel \(got shape \(4, -3, 2, 5\)\)"),
-        (4, number(10**9, ">i4"), "is truncated: 60000000000 bytes of voxels expected, 2[46]0 found"),
+        (4, number(10**9, ">i4"), "is truncated: 60000000000 bytes of voxels expected, (2[46]0 found|and it can hold)"),
         (20, number(2, ">i4"), "voxels of type code 2 are not supported"),
         (30, number(np.nan, ">f4"), "its MGH header is damaged: its affine is not finite"),
         (30, number([3e38, 3e38], ">f4"), "its MGH header is damaged: its affine is not finite"),

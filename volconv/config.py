@@ -97,6 +97,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} must be UTF-8 text (got byte 0x{error.object[error.start]:02x})") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path} is nested too deeply") from error
     except ValueError as error:  # TOMLDecodeError is one, and so is an integer of too many digits
         raise ConfigError(
             f"{path} is no valid TOML: {' '.join(str(error).split())}", hint='strings need quotes: padding = "same"'

@@ -20,6 +20,19 @@ What to do about it goes into ``hint``, apart from the message, so that each cal
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """The text on one line, and nothing in it that a terminal would act on: files may say what they like.
+
+    Examples
+    --------
+    >>> print(printable("dataset red\\x1b[31m\\n"))
+    dataset red\\x1b[31m\\n
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 class VolconvError(Exception):
     """Base of the tree.
 
@@ -32,9 +45,9 @@ class VolconvError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = None if hint is None else printable(hint)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,8 +72,8 @@ class Geometry:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Distance between neighbouring voxels along D, H, W: the norms of the affine's columns."""
-        x, y, z = np.linalg.norm(self.matrix[:3, :3], axis=0)
-        return float(z), float(y), float(x)
+        x, y, z = (math.hypot(*(row[axis] for row in self.affine[:3])) for axis in range(3))
+        return z, y, x
 
     @property
     def origin(self) -> tuple[float, float, float]:

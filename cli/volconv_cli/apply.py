@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from volconv.errors import printable
 from volconv_cli import exits, signals
 from volconv_cli.options import (
     config_option,
@@ -263,7 +264,7 @@ def _show(report: ApplyReport, *, verbose: bool) -> None:
         distances = f"{spacing(shape.input_spacing, None)} -> {spacing(shape.output_spacing, shape.unit)}"
     time = f", {report.seconds.total:.2f} s" if report.seconds else ""
     lines = [f"{' + '.join(report.inputs)} -> {report.output}: {sizes}, {distances}, {plan.algorithm}{time}"]
-    lines += [f"  note: {note}" for note in report.notes]
+    lines += [f"  note: {printable(note)}" for note in report.notes]
     if counts:
         for count, what in (
             (counts.saturated, "saturated"),

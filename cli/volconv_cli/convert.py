@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volconv.errors import printable
 from volconv_cli.options import creation_option, debug_option, overwrite_option, reading_options, stack_option
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _show(report: ConvertReport) -> None:
         err=True,
     )
     for note in report.notes:
-        click.echo(f"  note: {note}", err=True)
+        click.echo(f"  note: {printable(note)}", err=True)
     for count, what in ((report.saturated, "saturated"), (report.not_a_number, "not a number, stored as 0")):
         if count:
             click.echo(f"  {count} voxels {what} in {report.output_dtype}", err=True)

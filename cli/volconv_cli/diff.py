@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volconv.errors import printable
 from volconv_cli import exits
 from volconv_cli.options import debug_option, reading_options
 
@@ -95,7 +96,7 @@ def _show(found: Difference) -> None:
     if pairs:
         click.echo("\n".join(f"  {line}" for line in facts(pairs)))
     for note in found.notes:
-        click.echo(f"  note: {note}", err=True)
+        click.echo(f"  note: {printable(note)}", err=True)
 
 
 def _number(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from volconv.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -76,13 +78,13 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[str]:
     """Names and values as lines, the values below each other and broken to the terminal's width.
 
-    Lines of a value stay lines, and one without spaces, such as a path, is never broken. ``start`` is the column of
-    the values, by default two behind the longest name.
+    Lines of a value stay lines, and one without spaces, such as a path, is never broken; what a terminal would act on
+    is spelt out. ``start`` is the column of the values, by default two behind the longest name.
     """
     start = start or max(len(name) for name, _ in pairs) + 2
     lines = []
     for name, value in pairs:
-        for line in value.splitlines():
+        for line in map(printable, value.splitlines()):
             kept = WIDTH - start
             # What is set in columns is not broken at their gaps.
             parts = (

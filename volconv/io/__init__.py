@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from volconv.errors import OutOfMemoryError, ParameterError, ReadError
+from volconv.geometry import Geometry
 from volconv.io.array import ArraySink, ArraySource
 from volconv.io.combine import Selected, Stacked
 from volconv.io.formats import FORMATS, SLICES, Format, format_of, known_suffixes, split_path, stem_and_ext, widened
@@ -38,9 +39,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import DTypeLike
 
-    from volconv.geometry import Geometry
     from volconv.io.volume import Request
     from volconv.region import Index5
+
+#: Distances between voxels beyond these, in any unit, are damage.
+_LEAST, _MOST = 1e-9, 1e9
 
 __all__ = [
     "FORMATS",
@@ -124,6 +127,7 @@ def open_volume(
                 geometry=_respaced(info, spacing, str(path)),
                 notes=tuple(note for note in info.notes if note not in info.spacing_notes),
             )
+        _check_spacing(volume.info.geometry, str(path))
         if time is not None or channel is not None:
             volume = Selected(volume, time, channel, str(path))
         undo.pop_all()
@@ -328,4 +332,20 @@ def _respaced(info: VolumeInfo, spacing: tuple[tuple[float, float, float], str |
             f"spacing must have a unit, as {name} states none (got {','.join(f'{v:g}' for v in values)})",
             hint="as in 1,0.5,0.5um",
         )
+    if not _is_measurable(info.geometry):  # its axes cannot be kept
+        return Geometry.from_spacing(values, unit or info.geometry.unit)
     return info.geometry.with_spacing(values, unit)
+
+
+def _is_measurable(geometry: Geometry) -> bool:
+    """Whether voxels are apart, in whatever unit, as things in the world are; in damaged headers they are not."""
+    return all(_LEAST <= step <= _MOST for step in geometry.spacing)
+
+
+def _check_spacing(geometry: Geometry, name: str) -> None:
+    if not _is_measurable(geometry):
+        told = "x".join(f"{step:.4g}" for step in geometry.spacing) + (f" {geometry.unit}" if geometry.unit else "")
+        raise ReadError(
+            f"{name}: its spacing must be between {_LEAST:g} and {_MOST:g} (got {told})",
+            hint="state another with --spacing (spacing=)",
+        )

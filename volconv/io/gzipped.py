@@ -41,15 +41,15 @@ def is_gzipped(file: BinaryIO) -> bool:
     return file.read(2) == b"\x1f\x8b"
 
 
-def check_promise(size: int, file: BinaryIO, name: str) -> None:
-    """Refuse a header that promises more bytes than a gzipped file of this size can hold.
+def check_promise(offset: int, size: int, file: BinaryIO, name: str) -> None:
+    """Refuse a header that promises more bytes, from an offset on, than a gzipped file of this size can hold.
 
     Raises
     ------
     ReadError
     """
     most = os.fstat(file.fileno()).st_size * _MOST_PACKED
-    if size > most:
+    if offset + size > most:
         raise ReadError(f"{name}: is truncated: {size} bytes of voxels expected, and it can hold at most {most}")
 
 

@@ -6,16 +6,16 @@ import contextlib
 import tempfile
 import threading
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from volconv.errors import ReadError
-from volconv.io.gzipped import unpacked
+from volconv.errors import ReadError, WriteError
+from volconv.io.gzipped import check_promise, unpacked
 from volconv.io.raw import COPY_BYTES, RawFile
 from volconv.io.volume import Access
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -40,9 +40,15 @@ class Unpacked:
         Where they would lie if the file were unpacked.
     footer : int
         Of what follows them, up to so many bytes are kept in the temporary file too, as many as there are.
+
+    Raises
+    ------
+    ReadError
+        So many voxels cannot be in a file of this size.
     """
 
     def __init__(self, file: BinaryIO, voxels: RawFile, footer: int = 0) -> None:
+        check_promise(voxels.offset, voxels.nbytes, file, voxels.name)
         self._packed = file
         self._voxels = voxels
         self._footer = footer
@@ -96,22 +102,26 @@ class Unpacked:
         Raises
         ------
         ReadError
-            The file is damaged or too short, anywhere; or there is no room.
+            The file is damaged or too short, anywhere.
+        WriteError
+            There is no room.
         """
         if self._spool is None:
+            folder = self._folder
             with contextlib.ExitStack() as undo:
-                spool = cast("BinaryIO", tempfile.TemporaryFile(dir=self._folder, prefix="volconv-"))  # noqa: SIM115  # close() closes it
-                undo.callback(spool.close)
-                stream = self.stream(0)
                 try:
+                    folder = folder or Path(tempfile.gettempdir())
+                    spool = cast("BinaryIO", tempfile.TemporaryFile(dir=folder, prefix="volconv-"))  # noqa: SIM115  # close() closes it
+                    undo.callback(spool.close)
+                    stream = self.stream(0)
                     for piece in stream.rest():
                         spool.write(piece)
                     spool.flush()
                 except OSError as error:
-                    raise ReadError(
-                        f"{self._voxels.name}: cannot be unpacked into {self._folder or tempfile.gettempdir()}: "
-                        f"{error.strerror}",
-                        hint="set TMPDIR to a folder with more room",
+                    into = f" into {folder}" if folder else ""
+                    raise WriteError(
+                        f"{self._voxels.name}: cannot be unpacked{into}: {error.strerror}",
+                        hint=None if self._folder else "set TMPDIR to a folder with more room",
                     ) from error
                 undo.pop_all()
             stream.close()

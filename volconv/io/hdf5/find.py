@@ -60,7 +60,7 @@ def datasets(file: Any) -> list[Any]:
         file.visititems(visit)
     except H5_ERRORS as error:
         raise ReadError(f"{file.filename}: cannot be read: {one_line(error)}") from error
-    return sorted(found, key=lambda item: str(item.name))
+    return sorted(found, key=name_of)
 
 
 def opened_dataset(file: Any, path: Path, key: str | None) -> Any:
@@ -143,6 +143,12 @@ def followed(file: Any, key: str, name: str) -> Any:
     return item
 
 
+def name_of(item: Any) -> str:
+    """Path of an object in its file, whatever its bytes."""
+    name = item.name
+    return name.decode("utf-8", "surrogateescape") if isinstance(name, bytes) else str(name)
+
+
 def one_line(error: BaseException) -> str:
     """Message of an error as one line."""
     return " ".join(str(error).strip("'\"").split()) or type(error).__name__
@@ -155,15 +161,15 @@ def _steps(key: str) -> list[str]:
 
 def _chosen(file: Any, path: Path, key: str | None) -> tuple[str, tuple[int, int] | None]:
     data = _only(file, path) if key is None else _named(file, path, key)
-    parts_inside(file, data, f"{path}:{data.name}")  # before anything of it is read
-    return data.name, chunk_cache(data.shape, data.chunks, data.id.get_type().get_size())
+    parts_inside(file, data, f"{path}:{name_of(data)}")  # before anything of it is read
+    return name_of(data), chunk_cache(data.shape, data.chunks, data.id.get_type().get_size())
 
 
 def _named(file: Any, path: Path, key: str) -> Any:
     try:
         item = followed(file, key, f"{path}:{key}")
     except H5_ERRORS as error:
-        names = [other.name for other in datasets(file)[:LISTED]]
+        names = [name_of(other) for other in datasets(file)[:LISTED]]
         raise ReadError(f"{path}: holds no dataset {key} (it holds {', '.join(names) or 'none'})") from error
     if not isinstance(item, h5py.Dataset):
         raise ReadError(f"{path}: {key} is a group, not a dataset")
@@ -175,16 +181,16 @@ def _only(file: Any, path: Path) -> Any:
     found = [item for item in every if item.ndim >= 3]
     if len(found) == 1:
         return found[0]
-    names = [f"{item.name} {item.shape}" for item in (found or every)[:LISTED]]
+    names = [f"{name_of(item)} {item.shape}" for item in (found or every)[:LISTED]]
     more = f" and {len(found or every) - LISTED} more" if len(found or every) > LISTED else ""
     if found:
         raise ReadError(
             f"{path}: holds {len(found)} datasets that could be the volume: {', '.join(names)}{more}",
-            hint=f"name one, as in {path.name}:{found[0].name}",
+            hint=f"name one, as in {path.name}:{name_of(found[0])}",
         )
     raise ReadError(
         f"{path}: holds no dataset of {RANKS}" + (f", only {', '.join(names)}{more}" if names else ""),
-        hint=f"name one and its axes, as in {path.name}:{every[0].name} --axes {'ZYX'[-every[0].ndim :]}"
+        hint=f"name one and its axes, as in {path.name}:{name_of(every[0])} --axes {'ZYX'[-every[0].ndim :]}"
         if names
         else None,
     )

@@ -11,7 +11,7 @@ from volconv.errors import ReadError
 from volconv.geometry import GRID_TOLERANCE, MILLIMETRES, Geometry
 from volconv.io.hdf5.attributes import as_text, attribute
 from volconv.io.hdf5.bdv import bdv_geometry, bdv_view
-from volconv.io.hdf5.find import H5_ERRORS, one_line, parts_inside
+from volconv.io.hdf5.find import H5_ERRORS, name_of, one_line, parts_inside
 from volconv.io.units import normal_unit
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _in_unit(unit: tuple[str, float] | None, first: tuple[str, float] | None) ->
 
 
 def _bdv(file: Any, data: Any, path: Path, name: str) -> _Found:
-    view = bdv_view(str(data.name))
+    view = bdv_view(name_of(data))
     return _Found(*bdv_geometry(file, view, path, name)) if view is not None else _Found()
 
 
@@ -169,7 +169,7 @@ def _scale(file: Any, data: Any, size: int, name: str) -> _Scale | None:
     """One scale; None where it holds no coordinates, as of netCDF's dimensions without a variable, or only one."""
     if data.shape != (size,) or size < 2 or data.dtype.kind not in "iuf":
         return None
-    parts_inside(file, data, str(data.name))
+    parts_inside(file, data, name_of(data))
     values = np.asarray(data[()], dtype=np.float64)
     if not values.any():
         return None

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 
-from volconv.errors import WriteError
+from volconv.errors import ReadError, WriteError
 from volconv.io.checks import check_block
 from volconv.io.hdf5.attributes import LABELS, output_attributes
 from volconv.io.hdf5.chunks import DEFAULT_CHUNK, check_chunk, chunk_cache, fitted, parse_chunks, piece_bytes
 from volconv.io.hdf5.filters import Packing, settled_packing
-from volconv.io.hdf5.find import LISTED, datasets, one_line, opened
+from volconv.io.hdf5.find import LISTED, datasets, name_of, one_line, opened
 from volconv.io.hdf5.output import Output
 from volconv.io.raw import RawFile
 from volconv.io.target import Target, check_target, write_error
+from volconv.io.trial import try_out
 from volconv.io.volume import Access, NewVolume, VolumeInfo
 
 if TYPE_CHECKING:
@@ -207,11 +208,21 @@ def _keep_others(path: Path, key: str) -> None:
     """Refuse to replace a file that holds more than the dataset to be replaced."""
     if not h5py.is_hdf5(path):
         return
-    with opened(path) as file:
-        others = [item.name for item in datasets(file) if item.name != key]
+    try:
+        try_out(lambda: _others(path, key), str(path), "HDF5")
+        others = _others(path, key)
+    except ReadError as error:
+        raise WriteError(
+            f"{path}: is not replaced, as what it holds cannot be told ({error.message})", hint="write to a new file"
+        ) from error
     if others:
         more = f" and {len(others) - LISTED} more" if len(others) > LISTED else ""
         raise WriteError(
             f"{path}: is not replaced, as it holds other datasets ({', '.join(others[:LISTED])}{more})",
             hint="write to a new file",
         )
+
+
+def _others(path: Path, key: str) -> list[str]:
+    with opened(path) as file:
+        return [name for item in datasets(file) if (name := name_of(item)) != key]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING, Any, cast
 
 import h5py
 import numpy as np
@@ -16,9 +17,21 @@ from volconv.io.hdf5.axes import Axes, axes_of
 from volconv.io.hdf5.bdv import bdv_view
 from volconv.io.hdf5.chunks import LEAST_CACHE, chunk_cache, piece_bytes
 from volconv.io.hdf5.filters import check_filters, packing_of
-from volconv.io.hdf5.find import H5_ERRORS, RANKS, datasets, one_line, opened, opened_as, opened_dataset, parts_inside
+from volconv.io.hdf5.find import (
+    H5_ERRORS,
+    RANKS,
+    datasets,
+    name_of,
+    one_line,
+    opened,
+    opened_as,
+    opened_dataset,
+    parts_inside,
+)
 from volconv.io.hdf5.geometry import stated_places
+from volconv.io.trial import try_out
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
+from volconv.region import Region
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,21 +39,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.io.volume import Reading
-    from volconv.region import Index5, Region
+    from volconv.region import Index5
 
 DTYPES = SUFFIXES[".h5"].dtypes
+
+#: Chunks that are larger are not unpacked to see whether HDF5 survives it.
+_TRIED_BYTES = 16 << 20
 
 
 def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> Hdf5Source:
     """Open a dataset of an HDF5 file: the one at ``key``, or the only one that can be a volume."""
+
+    def attempt() -> None:
+        with Hdf5Source(path, key, axes=axes, rgb=rgb) as source:
+            source.read_ends()
+
+    try_out(attempt, str(path), "HDF5")
     return Hdf5Source(path, key, axes=axes, rgb=rgb)
 
 
 def list_contents(path: Path) -> list[Entry]:
     """Every dataset of one axis or more."""
+    try_out(lambda: _listed(path), str(path), "HDF5")
+    return _listed(path)
+
+
+def _listed(path: Path) -> list[Entry]:
     with opened(path) as file:
         return [
-            Entry(f"{path}:{item.name}", item.shape, _dtype_text(item), _stated_letters(item))
+            Entry(f"{path}:{name_of(item)}", item.shape, _dtype_text(item), _stated_letters(item))
             for item in datasets(file)
             if item.ndim
         ]
@@ -71,7 +98,7 @@ class Hdf5Source(OpenVolume):
         self._file = opened(path)
         try:
             self._data = opened_dataset(self._file, path, key)
-            self._name = f"{path}:{self._data.name}"
+            self._name = f"{path}:{name_of(self._data)}"
             self._describe(path, axes)
             if rgb and "S" not in self.info.axes:
                 raise ParameterError(
@@ -113,6 +140,13 @@ class Hdf5Source(OpenVolume):
             values = values.astype(np.int16, copy=False).view(np.uint16)
         held[...] = values
 
+    def read_ends(self) -> None:
+        """Read the first voxel and the last, unless that unpacks much."""
+        shape, chunk = self.info.shape, self.info.access.chunk or (1,) * 5
+        if math.prod(chunk) * self.info.dtype.itemsize <= _TRIED_BYTES:
+            for last in ((1,) * 5, shape):
+                self.read(Region(cast("Index5", tuple(stop - 1 for stop in last)), last))
+
     def close(self) -> None:
         """Close the file."""
         self._file.close()
@@ -130,7 +164,7 @@ class Hdf5Source(OpenVolume):
             check_filters(part, name)
         axes = axes_of(data, name, option)
         geometry, step, notes = stated_places(self._file, data, axes, path, name)
-        self._unsigned = dtype == np.int16 and bdv_view(str(data.name)) is not None
+        self._unsigned = dtype == np.int16 and bdv_view(name_of(data)) is not None
         if self._unsigned:
             dtype = np.dtype(np.uint16)
             notes = (*notes, f"{name}: BigDataViewer keeps uint16 as int16, so values are taken as uint16")
@@ -192,7 +226,7 @@ def _dtype_text(data: Any) -> str:
 
 def _stated_letters(data: Any) -> str:
     try:
-        axes = axes_of(data, str(data.name))
+        axes = axes_of(data, name_of(data))
     except ReadError:
         return ""
     return axes.letters if axes.stated else ""

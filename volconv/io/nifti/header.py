@@ -40,6 +40,9 @@ _KINDS: dict[tuple[int, bytes], tuple[Any, bool]] = {
 }
 _MAGIC_AT = {348: 344, 540: 4}
 
+#: A header with extensions that takes more than this is damaged; all of it is held in memory.
+_EXTENSION_BYTES = 64 << 20
+
 # nibabel prints each oddity that it mends to stderr by a logger of its own; a file that can be read is no news.
 _QUIET = logging.getLogger("volconv.io.nifti.voxels.voxels")
 _QUIET.addHandler(logging.NullHandler())
@@ -197,10 +200,13 @@ def _with_extensions(kind: Any, order: str, start: bytes, stream: BinaryIO, name
     if offset < (kind.single_vox_offset if kind.is_single else 0):
         raise HeaderDataError(f"its voxels must begin after it (got vox_offset={offset})")
     extended = start[kind.sizeof_hdr :][:1] not in (b"", b"\0")
-    if not kind.is_single:
-        return io.BytesIO(start + stream.read() if extended else start[: kind.sizeof_hdr])
     if not extended:
-        return io.BytesIO(start[: kind.sizeof_hdr + 4])
+        return io.BytesIO(start[: kind.sizeof_hdr + (4 if kind.is_single else 0)])
+    if not kind.is_single:
+        start += stream.read(_EXTENSION_BYTES)
+        offset = len(start)
+    if offset > _EXTENSION_BYTES:
+        raise HeaderDataError(f"its extensions must take less than {_EXTENSION_BYTES >> 20} MB (got {offset} bytes)")
     block = bytearray(start[:offset])
     while len(block) < offset and (piece := stream.read(min(COPY_BYTES, offset - len(block)))):
         block += piece

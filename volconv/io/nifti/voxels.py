@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from volconv.errors import ReadError
 from volconv.io.axes import AXIS
 from volconv.io.checks import check_block
-from volconv.io.gzipped import Packer, check_promise, is_gzipped, packing_bytes, unpacked
+from volconv.io.gzipped import Packer, is_gzipped, packing_bytes, unpacked
 from volconv.io.nifti.axes import AXES
 from volconv.io.nifti.header import describe, read_header
 from volconv.io.nifti.newheader import FILE_ORDER, new_header, spacing_is_unknown
@@ -85,7 +85,6 @@ class NiftiSource(OpenVolume):
             self._voxels: RawFile | Unpacked = raw
             access = Access(order=at.order)
             if gzipped:
-                check_promise(raw.nbytes, self._file, self._name)
                 self._voxels = Unpacked(self._file, raw)
                 self._files.callback(self._voxels.close)
                 access = self._voxels.access

@@ -10,17 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tifffile
 
-from volconv.errors import OutOfMemoryError, ReadError
+from volconv.errors import OutOfMemoryError, ReadError, VolconvError
 from volconv.io.tiff.opening import DECODE_ERRORS, one_line, tag_name
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 #: Compressions whose strips need more than their own bytes: JPEG's share tables.
 _WHOLE = (6, 7, 33007, 34892)
+
+#: Bytes that one byte stands for at most: a run of 258 in 2 bits, a string of 3838 in 12 bits, a block of 128 kB in 4
+#: bytes; nobody says of LZMA, whose best is some thousands.
+_MOST_UNPACKED = {
+    tifffile.COMPRESSION.NONE: 1,
+    tifffile.COMPRESSION.ADOBE_DEFLATE: 1032,
+    tifffile.COMPRESSION.DEFLATE: 1032,
+    tifffile.COMPRESSION.PNG: 1032,
+    tifffile.COMPRESSION.LZW: 2560,
+    tifffile.COMPRESSION.PACKBITS: 64,
+    tifffile.COMPRESSION.ZSTD: 1 << 15,
+    tifffile.COMPRESSION.LZMA: 1 << 16,
+}
 
 #: Bytes that a piece is packed into are at most so many times its own, and some that every piece has.
 _MOST_PACKED = (4, 1 << 16)
@@ -50,6 +63,8 @@ def decoded_piece(file: io.FileIO, series: Any, page: Any, index: int, name: str
     factor, more = _MOST_PACKED
     with _told(frame, name, dtype):
         offset, count = page.dataoffsets[index], page.databytecounts[index]
+        tall = rows if frame.is_tiled else min(rows, frame.imagelength - index * rows)
+        _check_promise([(offset, count)], tall * columns, frame, name)
         most = factor * rows * columns * max(1, dtype.itemsize) + more
         data = os.pread(file.fileno(), min(count, most), offset) if offset and count else None
         values, _, (_, height, width, _) = frame.decode(data, index)
@@ -70,6 +85,8 @@ def decoded_page(series: Any, page: Any, name: str, dtype: np.dtype[Any]) -> NDA
     """
     frame = series.keyframe
     with _told(frame, name, dtype):
+        voxels = max(frame.size, math.prod(frame.chunks))  # a tile may be larger than its page
+        _check_promise(list(zip(page.dataoffsets, page.databytecounts, strict=True)), voxels, frame, name)
         values = np.asarray(page.asarray(maxworkers=1), dtype)
     return _of_size(values, (int(frame.size),), frame, name)
 
@@ -89,6 +106,19 @@ def check_codec(frame: Any, name: str) -> None:
             tifffile.TIFF.UNPREDICTORS[frame.predictor]
 
 
+def _check_promise(parts: Sequence[tuple[int, int]], voxels: int, frame: Any, name: str) -> None:
+    """Refuse what lies outside the file, or announces more than it can hold, before there is memory for it."""
+    if any(start + count > frame.parent.filehandle.size for start, count in parts):
+        raise ReadError(f"{name} is damaged: it lies outside the file")
+    most = _MOST_UNPACKED.get(frame.compression)
+    packed, expected = sum(count for _, count in parts), voxels * frame.bitspersample // 8
+    if most and expected > packed * most and all(count for _, count in parts):  # a part of 0 bytes stands for zeros
+        raise ReadError(
+            f"{name} is damaged: {expected} bytes of voxels expected, and its {packed} bytes hold at most "
+            f"{packed * most}"
+        )
+
+
 def _of_size(values: NDArray[Any], shape: tuple[int, ...], frame: Any, name: str) -> NDArray[Any]:
     size = math.prod(shape)
     if values.size != size:
@@ -101,6 +131,8 @@ def _told(frame: Any, name: str, dtype: Any) -> Iterator[None]:
     """Turn what tifffile and its codecs raise into what is wrong with a page."""
     try:
         yield
+    except VolconvError:
+        raise
     except MemoryError as error:
         raise OutOfMemoryError(f"{name} does not fit in memory (shape {frame.shape}, {dtype})") from error
     except DECODE_ERRORS as error:

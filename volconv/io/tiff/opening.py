@@ -203,4 +203,4 @@ def _is_missing(page: Any) -> bool:
 def tag_name(kind: Any, value: int) -> str:
     """Name of a tag's value."""
     known: dict[int, str] = {code.value: code.name for code in kind}
-    return known.get(value, f"{kind.__name__.lower()} {value}")
+    return known.get(value, f"{kind.__name__.lower()} {value!s:.20}")

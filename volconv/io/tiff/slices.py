@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import AXIS, arrange, parse_axes
 from volconv.io.files import slices_of
+from volconv.io.tiff.announced import check_announced
 from volconv.io.tiff.decoding import decoded_page
 from volconv.io.tiff.layout import SeriesLayout, layout_of
 from volconv.io.tiff.opening import (
@@ -172,6 +173,7 @@ def _header(file: Path, *, rgb: bool) -> _Header:
         raw, tiff = opened(file, files)
         with understood(str(file)):
             check_chain(raw, tiff, str(file))
+            check_announced(tiff, str(file))
             if not tiff.series:
                 raise ReadError(f"{file}: holds no pages")
             series = tiff.series[0]

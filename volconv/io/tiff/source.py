@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ReadError
 from volconv.io.raw import RawFile
+from volconv.io.tiff.announced import check_announced
 from volconv.io.tiff.decoding import check_codec, decoded_page, decoded_piece, piece_of
 from volconv.io.tiff.layout import layout_of
 from volconv.io.tiff.opening import (
@@ -49,6 +50,7 @@ def list_contents(path: Path) -> list[Entry]:
     with contextlib.ExitStack() as files:
         _, tiff = opened(path, files)
         with understood(str(path)):
+            check_announced(tiff, str(path))
             several = len(tiff.series) > 1
             return [
                 Entry(
@@ -91,6 +93,7 @@ class TiffSource(OpenVolume):
             self._file, self._tiff = opened(path, self._files)
             with understood(self._name):
                 check_chain(self._file, self._tiff, self._name)
+                check_announced(self._tiff, self._name)
                 number = _number(self._tiff, key, path)
                 self._series = series = self._tiff.series[number]
                 frame, offset = series.keyframe, series.dataoffset
