@@ -640,8 +640,8 @@ def test_quiet_says_nothing_and_verbose_says_more(capsys):
         out, err = capsys.readouterr()
         assert out == ""
         assert (err == "") == (options == ["-q"])
-        assert ("float32 on " in err) == (options == ["-v"])
-        assert ("predicted on one thread: direct " in err) == (options == ["-v"])
+        assert ("float32 by gemm on " in err) == (options == ["-v"])
+        assert ("predicted  on one thread: direct " in err) == (options == ["-v"])
     volconv("apply", "gone.nii", "-k", "box:size=3", "-o", "out.nii", "-f", "-q", code=3)
     assert capsys.readouterr().err == "volconv: error: gone.nii: no such file\n"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -163,11 +164,74 @@ def test_a_dry_run_touches_nothing_and_says_what_would_be(capsys):
     assert names(".") == []
     assert err == ""
     assert out.startswith(f"{ANISO} -> o.tif: 1,1,24,58,58, 5x4x4 mm, separable\n")
-    assert "  kernel gaussian:sigma=4mm: 7,9,9, stride 1,1,1, dilation 1,1,1, groups 1\n" in out
-    assert "  padding 3,4,4 before and 3,4,4 after, zeros\n" in out
-    assert "  reads 161 kB of int16 (nifti), writes 323 kB of float32 (tiff)\n" in out
-    assert "predicted on one thread: direct " in out
-    assert "note: o.tif: TIFF holds no orientation" in out
+    assert all(len(line) <= 80 for line in out.splitlines()[1:] if "note" not in line)
+    told = dict(line.split(None, 1) for line in out.splitlines() if line.startswith("  ") and line[2] != " ")
+    assert told["kernel"] == "gaussian:sigma=4mm: 7,9,9, stride 1,1,1, dilation 1,1,1, groups 1"
+    assert told["padding"] == "3,4,4 before and 3,4,4 after, zeros"
+    assert told["reads"] == "161 kB of int16 (nifti), nothing twice"
+    assert told["writes"] == "323 kB of float32 (tiff)"
+    assert told["blocks"] == "1"
+    assert re.fullmatch(r"\d+M at most, of \d+[MG] \(libraries 120M, .*", told["memory"])
+    assert told["temporary"] == "no files"
+    assert re.fullmatch(r"about [\d.e-]+ s", told["time"])
+    assert told["predicted"].startswith("on one thread: direct ")
+    assert told["note:"].startswith("o.tif: TIFF holds no orientation")
+
+
+def test_a_dry_run_tells_of_blocks_halos_and_temporary_files(capsys, monkeypatch):
+    monkeypatch.setattr("volconv.budget.BLOCK_BYTES", 1 << 20)
+    make_nifti("in.nii.gz", noise((60, 200, 300), "uint8"))
+    line = ["apply", "in.nii.gz", "-k", "sobel", "--padding", "1", "--padding-mode", "circular", "-o", "o.nii.gz"]
+    volconv(*line, "-n", "--memory", "512M")
+    out = capsys.readouterr().out
+    assert re.search(r"^  reads      3\.\d+ MB of uint8 \(nifti\), \d+\.\d% of it as halos$", out, re.MULTILINE)
+    assert re.search(r"^  blocks     \d+ of \d+,200,300 outputs \(D,H,W\), two held at a time$", out, re.MULTILINE)
+    assert f"  temporary  3.6 MB for the input and 43.2 MB for the output, in\n             {Path.cwd()}\n" in out
+    volconv(*line, "-n", "--memory", "512M", "--json")
+    (run,) = checked(capsys.readouterr().out)
+    plan = run["plan"]
+    assert plan["spool"] == {"source": 3_600_000, "target": 43_200_000, "folder": str(Path.cwd())}
+    assert plan["traffic"]["in_turn"] is False
+    assert 3_600_000 < plan["traffic"]["read_bytes"] < 4_000_000
+    assert plan["traffic"]["written_bytes"] == 43_200_000
+    assert plan["traffic"]["halo"] > 0
+    assert plan["memory"]["bound"] == 512 << 20
+    parts = ("libraries", "weights", "threads", "files", "blocks")
+    assert plan["memory"]["peak"] == sum(plan["memory"][part] for part in parts) <= 512 << 20
+    monkeypatch.setenv("TMPDIR", "/")
+    volconv(*line, "-n", "--memory", "512M")
+    assert "for the output, in /\n" in capsys.readouterr().out
+
+
+def test_temporary_files_that_do_not_fit_are_told_of_before_any_work(capsys, monkeypatch):
+    import shutil
+
+    monkeypatch.setattr("volconv.budget.BLOCK_BYTES", 1 << 20)
+    make_nifti("in.nii", noise((60, 200, 300), "uint8"))
+    usage = shutil.disk_usage(".")._replace(free=40_000_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    for how in (["-n"], []):
+        volconv("apply", "in.nii", "-k", "sobel", "--padding", "1", "-o", "o.nii.gz", *how, code=1)
+        assert capsys.readouterr().err == (
+            f"volconv: error: o.nii.gz: temporary files take 43200000 bytes, and {Path.cwd()} has room for 40000000; "
+            "set TMPDIR to a folder with more room\n"
+        )
+    assert names(".") == ["in.nii"]
+
+
+def test_nothing_that_fits_names_what_would(capsys):
+    make_nifti("in.nii", noise((10, 20, 30)))
+    volconv("apply", "in.nii", "-k", "box:size=3", "-o", "o.nii", "--memory", "121M", code=6)
+    err = capsys.readouterr().err
+    found = re.fullmatch(
+        r"volconv: error: in\.nii: memory must be at least (\d+)M for this volume and kernel \(got 121M\); "
+        r"pass --memory (\d+)M \(memory=\)\n",
+        err,
+    )
+    assert found
+    assert found[1] == found[2]
+    assert names(".") == ["in.nii"]
+    volconv("apply", "in.nii", "-k", "box:size=3", "-o", "o.nii", "--memory", f"{found[1]}M")
 
 
 def test_a_dry_run_is_what_the_run_does_then(capsys):
@@ -248,7 +312,7 @@ def test_the_options_in_effect_can_be_kept(capsys, monkeypatch):
 def test_creation_options_of_a_config_stay_where_others_are_given(capsys):
     Path("a.toml").write_text('kernel = "identity"\nco = {compression = "zlib", tile = 16}\nquiet = true\n')
     volconv("apply", NUCLEI, "--config", "a.toml", "-o", "o.tif", "--co", "compression=lzw", "-v")
-    assert "predicted on one thread" in capsys.readouterr().err  # -v wins over the config's quiet
+    assert "predicted  on one thread" in capsys.readouterr().err  # -v wins over the config's quiet
     with tifffile.TiffFile("o.tif") as file:
         assert file.pages[0].is_tiled
         assert file.pages[0].compression == tifffile.COMPRESSION.LZW

@@ -412,7 +412,7 @@ class Failing(OpenVolume):
     [
         (ReadError("failing.nii: is truncated"), ReadError, "failing.nii: is truncated"),
         (MemoryError(), OutOfMemoryError, "failing.nii: needs more memory than there is"),
-        (OutOfMemoryError("a page does not fit"), OutOfMemoryError, "^a page does not fit$"),
+        (OutOfMemoryError("a page does not fit"), OutOfMemoryError, "^failing.nii: a page does not fit$"),
     ],
 )
 @pytest.mark.parametrize("new", SUFFIXES)

@@ -288,13 +288,14 @@ def apply(
         )
         if kept is not None:
             return report
-        traffic = plan.traffic
+        traffic, output = plan.traffic, split_path(destination)[0]
         assert traffic is not None  # noqa: S101  # there are files at its ends
-        output = split_path(destination)[0]
         check_room(output, info, traffic.spool_bytes)
+        spools = spool_folder(output)
+        report = replace(report, spool_folder=str(spools) if traffic.spool_bytes else None)
         if dry_run:
             return report
-        volume.expect(Reading(traffic.in_turn, traffic.source_cache, spool_folder(output)))
+        volume.expect(Reading(traffic.in_turn, traffic.source_cache, spools))
         sink = files.enter_context(create_volume(destination, cache_bytes=traffic.target_cache, **target))
         outcome = run(plan, volume, sink, job.weight, job.bias, progress)
         ending = perf_counter()
@@ -306,4 +307,4 @@ def apply(
         compute=outcome.compute_seconds,
         write=outcome.write_seconds + now - ending,
     )
-    return replace(report, seconds=seconds, counts=outcome.counts, peak_memory=peak_memory())
+    return replace(report, seconds=seconds, counts=outcome.counts, peak_memory=peak_memory(), halvings=outcome.halvings)

@@ -88,7 +88,7 @@ def run(
             passed = _Pass(plan, convolution, blocks, _progress(progress, done, total), outcome)
             try:
                 passed.run(threads)
-            except MemoryError as error:
+            except (MemoryError, RuntimeError) as error:
                 blocks, threads = _smaller(passed.left(), convolution.grid, threads, error)
                 outcome.halvings += 1
             else:
@@ -115,16 +115,23 @@ def _progress(told: Callable[[int, int], None] | None, done: int, total: int) ->
     return advance
 
 
-def _smaller(blocks: list[Region], grid: Triple, threads: int, error: MemoryError) -> tuple[list[Region], int]:
+def _smaller(
+    blocks: list[Region], grid: Triple, threads: int, error: MemoryError | RuntimeError
+) -> tuple[list[Region], int]:
     """Blocks of half the size; with half the threads where blocks are as small as they can be."""
-    if isinstance(error, OutOfMemoryError):
+    if isinstance(error, OutOfMemoryError) or not _is_of_memory(error):
         raise error
     parts = [part for block in blocks for part in halved(block, grid)]
     if len(parts) == len(blocks):
         if threads == 1:
-            raise error
+            raise MemoryError from error
         threads //= 2
     return parts, threads
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; where that was for the stack of a thread, Python calls it something else."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "start new thread" in str(error))
 
 
 class _Pass:
@@ -207,8 +214,11 @@ class _Pass:
 def _write(sink: Sink, block: Region, values: NDArray[Any]) -> None:
     try:
         sink.write(block, values)
-    except MemoryError as error:  # a part may be written, and what is packed in turn cannot be begun anew
-        raise OutOfMemoryError("writing needs more memory than there is") from error
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        # A part may be written, and what is packed in turn cannot be begun anew.
+        raise OutOfMemoryError("memory ran out while the output was written") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,6 +94,10 @@ class ApplyReport:
     counts : Counts or None
     peak_memory : int or None
         Most bytes that the process had resident so far.
+    halvings : int
+        How often memory ran out, and blocks were halved.
+    spool_folder : str or None
+        Where temporary files lie, if there are any.
     skipped : bool
         The output was there already, and would have been made in the same way.
     replaced : tuple of str
@@ -109,6 +113,8 @@ class ApplyReport:
     seconds: Seconds | None = None
     counts: Counts | None = None
     peak_memory: int | None = None
+    halvings: int = 0
+    spool_folder: str | None = None
     skipped: bool = False
     replaced: tuple[str, ...] = ()
 
@@ -119,9 +125,14 @@ class ApplyReport:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One line each on what was assumed, left out or replaced."""
-        replaced = (f"replaces what was there: {', '.join(self.replaced)}",) if self.replaced else ()
-        return (*self.source.notes, *self.target.notes, *replaced)
+        """One line each on what was assumed, left out or replaced, or went otherwise than planned."""
+        notes = [*self.source.notes, *self.target.notes]
+        if self.replaced:
+            notes.append(f"replaces what was there: {', '.join(self.replaced)}")
+        if self.halvings:
+            times = "once" if self.halvings == 1 else f"{self.halvings} times"
+            notes.append(f"memory ran out {times}: it went on in smaller blocks")
+        return tuple(notes)
 
     @property
     def shape(self) -> ShapeReport:
@@ -153,7 +164,7 @@ class ApplyReport:
             "algorithm": plan.algorithm_facts(),
             "plan": {
                 "threads": plan.threads,
-                **_means(plan),
+                **_means(plan, self.spool_folder),
                 "blocks": len(plan.blocks),
                 "block_shape": plan.blocks[0].shape if plan.blocks else None,
                 "item_groups": plan.item_groups,
@@ -162,6 +173,7 @@ class ApplyReport:
             "seconds": None if self.seconds is None else asdict(self.seconds),
             "counts": None if self.counts is None else asdict(self.counts),
             "peak_memory": self.peak_memory,
+            "halvings": self.halvings,
             "notes": list(self.notes),
         }
 
@@ -263,7 +275,7 @@ def peak_memory() -> int:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _means(plan: Plan) -> dict[str, Any]:
+def _means(plan: Plan, spool_folder: str | None) -> dict[str, Any]:
     """What a run takes beside voxels: memory by parts, what goes to and from files, time."""
     memory, traffic = plan.memory, plan.traffic
     assert memory is not None  # noqa: S101  # files are at the run's ends
@@ -273,7 +285,7 @@ def _means(plan: Plan) -> dict[str, Any]:
         "memory": asdict(memory) | {"peak": memory.peak},
         "blocks_held": plan.copies,
         "traffic": {name: facts[name] for name in ("read_bytes", "written_bytes", "halo", "in_turn")},
-        "spool": {"source": traffic.source_spool, "target": traffic.target_spool},
+        "spool": {"source": traffic.source_spool, "target": traffic.target_spool, "folder": spool_folder},
         "predicted_seconds": traffic.seconds,
     }
 

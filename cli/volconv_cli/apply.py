@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -249,7 +248,8 @@ def _write_json(runs: list[dict[str, Any]], report: str | None, *, overwrite: bo
 
 def _show(report: ApplyReport, *, verbose: bool) -> None:
     """A line on stderr for what was done, and the plan on stdout for what was not."""
-    from volconv_cli.text import counted, numbers, size, spacing
+    from volconv_cli.planned import plan_lines, run_lines
+    from volconv_cli.text import counted, numbers, spacing
 
     if report.skipped:
         click.echo(f"{' + '.join(report.inputs)} -> {report.output}: skipped, was made in the same way", err=True)
@@ -274,24 +274,7 @@ def _show(report: ApplyReport, *, verbose: bool) -> None:
             if count:
                 lines.append(f"  {counted(count, 'voxel')} {what} in {report.target.dtype.name}")
     if planned:
-        params, read = report.job.params, math.prod(shape.input_shape) * report.source.dtype.itemsize
-        lines += [
-            f"  kernel {report.job.kernel.spec or 'of numbers'}: {numbers(params.kernel_size)}, "
-            f"stride {numbers(params.stride)}, dilation {numbers(params.dilation)}, groups {params.groups}",
-            f"  padding {numbers(params.padding_low)} before and {numbers(params.padding_high)} after, "
-            f"{params.padding_mode}",
-            f"  reads {size(read)} of {report.source.dtype.name} ({report.source.format}), "
-            f"writes {size(shape.output_bytes)} of {report.target.dtype.name} ({report.target.format})",
-        ]
-    if verbose or planned:
-        predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in plan.candidates.items())
-        lines += [
-            f"  {plan.compute_dtype.name} on {counted(plan.threads, 'thread')} in {counted(len(plan.blocks), 'block')}",
-            f"  predicted on one thread: {predicted}",
-        ]
-    if verbose and report.seconds:
-        lines.append(
-            f"  seconds waited for reading {report.seconds.read:.2f}, computing {report.seconds.compute:.2f}, "
-            f"writing {report.seconds.write:.2f}"
-        )
+        lines += plan_lines(report)
+    elif verbose:
+        lines += run_lines(report)
     click.echo("\n".join(lines), err=not planned)

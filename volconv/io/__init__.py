@@ -179,9 +179,11 @@ def opened(source: str | os.PathLike[str] | OpenVolume) -> Iterator[tuple[OpenVo
         try:
             yield volume, name
         except MemoryError as error:
-            if isinstance(error, OutOfMemoryError):
+            if not isinstance(error, OutOfMemoryError):
+                raise OutOfMemoryError(f"{name}: needs more memory than there is") from error
+            if name in error.message:
                 raise
-            raise OutOfMemoryError(f"{name}: needs more memory than there is") from error
+            raise OutOfMemoryError(f"{name}: {error.message}", hint=error.hint) from error
 
 
 def list_contents(path: str | os.PathLike[str]) -> list[Entry]:
