@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import h5py
 import nibabel
@@ -12,9 +13,10 @@ import pytest
 import tifffile
 
 from command import ANISO, NUCLEI, ROOT, make_nifti, names, noise, read
-from volconv import __version__
-from volconv import conversion as module
-from volconv.conversion import blocks, convert, converted
+from volconv import __version__, copying
+from volconv.conversion import convert, converted
+from volconv.copying import blocks
+from volconv.difference import diff
 from volconv.errors import (
     DtypeError,
     OutOfMemoryError,
@@ -438,10 +440,10 @@ def test_files_that_cannot_be_read_or_written():
 
 
 def cut_small(monkeypatch):
-    def small(shape, chunks, voxel_bytes):
-        return blocks(shape, chunks, voxel_bytes, budget=voxel_bytes * 50)
+    def small(shape, chunks, voxel_bytes, _, *order):
+        return blocks(shape, chunks, voxel_bytes, voxel_bytes * 50, *order)
 
-    monkeypatch.setattr(module, "blocks", small)
+    monkeypatch.setattr(copying, "blocks", small)
 
 
 @pytest.mark.parametrize("new", SUFFIXES)
@@ -474,7 +476,7 @@ def test_memory_is_bounded():
             return np.broadcast_to(np.uint8(7), region.shape)
 
     convert(Large(), "a.nii", dtype="int8")
-    assert 2**20 < largest * 18 <= module.BLOCK_BYTES
+    assert 2**20 < largest * 18 <= copying.BLOCK_BYTES
     assert (read("a.nii") == 7).all()
 
 
@@ -513,3 +515,56 @@ def test_blocks_are_as_large_as_they_may_be():
         (1, 3, 2, 10, 10),
     }
     assert {block.shape for block in blocks(shape, [(1, 1, 2, 5, 5), (1, 1, 8, 10, 10)], 1, 600)} == {(1, 3, 2, 10, 10)}
+
+
+# --- memory
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("first", ["a.nii.gz", "a.h5"])
+@pytest.mark.parametrize("second", ["b.nii.gz", "b.h5", "b.tif"])
+def test_streams_are_copied_in_their_order_without_temporary_files(monkeypatch, channels, first, second):
+    array = np.random.default_rng(0).integers(0, 1000, (2, channels, 9, 10, 11)).astype(np.int16)
+    convert(ArraySource(array, Geometry.from_spacing((1, 1, 1))), first)
+    options = {"compression": "zlib"} if second == "b.tif" else None
+    with monkeypatch.context() as patch:
+        cut_small(patch)
+        patch.setattr("tempfile.TemporaryFile", None)
+        if (channels, first, second) == (2, "a.nii.gz", "b.tif"):  # apart in the one, together in the other
+            with pytest.raises(TypeError):
+                convert(first, second, options=options)
+            return
+        convert(first, second, options=options)
+    assert diff(first, second).largest == 0
+
+
+def test_two_gzipped_files_are_compared_without_temporary_files(monkeypatch):
+    array = np.random.default_rng(0).integers(0, 1000, (2, 2, 9, 10, 11)).astype(np.int16)
+    for name in ("a.nii.gz", "b.nii.gz"):
+        convert(ArraySource(array, Geometry.from_spacing((1, 1, 1))), name)
+    cut_small(monkeypatch)
+    monkeypatch.setattr("tempfile.TemporaryFile", None)
+    assert diff("a.nii.gz", "b.nii.gz").same
+
+
+def test_damage_at_the_end_of_what_is_read_in_turn_is_told():
+    convert(ArraySource(np.ones((1, 1, 9, 10, 11)), Geometry.from_spacing((1, 1, 1))), "a.nii.gz")
+    content = bytearray(Path("a.nii.gz").read_bytes())
+    content[-6] ^= 255
+    Path("a.nii.gz").write_bytes(content)
+    for call in (lambda: convert("a.nii.gz", "b.nii"), lambda: diff("a.nii.gz", "a.nii.gz")):
+        with pytest.raises(ReadError, match=r"a\.nii\.gz: its gzip stream is damaged: CRC check failed"):
+            call()
+    assert not Path("b.nii").exists()
+
+
+def test_pieces_that_are_too_large_for_a_bound_are_refused():
+    array = np.zeros((1, 1, 50, 300, 300), np.float32)
+    convert(ArraySource(array), "a.h5", options={"chunks": "50,300,300", "compression": "lzf"})
+    with pytest.raises(
+        OutOfMemoryError, match=r"a\.h5: memory must be at least \d+M for the pieces .* \(got 150M\)"
+    ) as caught:
+        convert("a.h5", "b.nii", memory="150M")
+    least = caught.value.hint.split()[2]
+    assert not Path("b.nii").exists()
+    convert("a.h5", "b.nii", memory=least)

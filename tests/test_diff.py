@@ -14,6 +14,7 @@ import pytest
 from nibabel.affines import apply_affine
 
 from command import ANISO, NUCLEI, make_nifti, noise
+from volconv import copying
 from volconv import difference as module
 from volconv.difference import diff, differences
 from volconv.errors import OutOfMemoryError, ParameterError, ReadError
@@ -239,11 +240,11 @@ def test_of_other_shapes_nothing_more_is_compared():
 def test_many_blocks_and_progress(monkeypatch):
     calls = []
 
-    def small(shape, chunks, voxel_bytes):
-        return blocks(shape, chunks, voxel_bytes, budget=voxel_bytes * 40)
+    def small(shape, chunks, voxel_bytes, _, *order):
+        return blocks(shape, chunks, voxel_bytes, voxel_bytes * 40, *order)
 
-    blocks = module.blocks
-    monkeypatch.setattr(module, "blocks", small)
+    blocks = copying.blocks
+    monkeypatch.setattr(copying, "blocks", small)
     a = np.random.default_rng(0).normal(size=(2, 2, 5, 6, 7))
     b = a + np.random.default_rng(1).normal(size=a.shape)
     found = diff(source(a), source(b), tolerance=1, progress=lambda *done: calls.append(done))
@@ -258,7 +259,7 @@ def test_many_blocks_and_progress(monkeypatch):
 
 
 def test_the_first_of_equal_differences_is_told(monkeypatch):
-    monkeypatch.setattr(module, "blocks", lambda shape, *_: [Region.whole(shape).along(2, z, z + 1) for z in range(4)])
+    monkeypatch.setattr(copying, "blocks", lambda shape, *_: [Region.whole(shape).along(2, z, z + 1) for z in range(4)])
     other = np.zeros((4, 5, 6))
     other[1, 2, 3] = other[1, 2, 4] = other[3] = 7
     assert diff(source(np.zeros((4, 5, 6))), source(other)).voxel == (0, 0, 1, 2, 3)
@@ -276,7 +277,7 @@ def test_memory_is_bounded():
             return np.broadcast_to(np.uint8(7), region.shape)
 
     assert diff(Endless(), Endless()).same
-    assert 2**16 < largest * module._VOXEL_BYTES <= module.blocks.__defaults__[0]
+    assert 2**16 < largest * module._VOXEL_BYTES <= copying.BLOCK_BYTES
 
 
 def test_files_that_cannot_be_read():

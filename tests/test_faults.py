@@ -135,15 +135,16 @@ CIRCULAR = ["apply", "in.nii.gz", "-k", "box:size=3", "--padding", "1", "--paddi
     ("arguments", "message"),
     [
         (CIRCULAR, r"o\.nii: temporary files take 12000000 bytes, and .*/disk has room for \d+; set TMPDIR to .*"),
-        (
-            ["convert", "in.nii.gz", "o.nii"],
-            r"in\.nii\.gz: cannot be unpacked into .*/disk: No space left on device; set TMPDIR to .*",
+        (  # its footer is read before anything is planned
+            ["convert", "in.mgz", "o.nii"],
+            r"in\.mgz: cannot be unpacked into .*/disk: No space left on device; set TMPDIR to .*",
         ),
     ],
     ids=["told before any work", "found on the way"],
 )
 def test_no_room_to_unpack_a_gzipped_input(tmp_path, arguments, message):
     make_nifti(tmp_path / "in.nii.gz", noise((100, 300, 400), "uint8"))  # it takes several blocks
+    nibabel.MGHImage(noise((2, 30, 40, 50)).transpose(), np.eye(4)).to_filename(tmp_path / "in.mgz")
     (tmp_path / "disk").mkdir()
     script = 'mount -t tmpfs -o size=32k tmpfs disk; TMPDIR=$PWD/disk exec "$@"'
     done = subprocess.run(
@@ -156,7 +157,7 @@ def test_no_room_to_unpack_a_gzipped_input(tmp_path, arguments, message):
     )
     one_line(done.stderr, message)
     assert done.returncode == 1
-    assert names(tmp_path) == ["disk", "in.nii.gz"]
+    assert names(tmp_path) == ["disk", "in.mgz", "in.nii.gz"]
 
 
 # --- inputs that are cut off

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv import __version__
+from volconv.copying import walk
 from volconv.dtypes import volume_compute_dtype
 from volconv.epilogue import NONE_LOST, Counts, store
 from volconv.errors import DtypeError
 from volconv.io import (
     OpenVolume,
-    Region,
     create_volume,
     describe_volume,
     opened,
@@ -24,21 +24,20 @@ from volconv.io import (
     split_path,
     widened,
 )
+from volconv.io.room import check_room, spool_folder
 from volconv.job import parse_dtype
+from volconv.memory import parse_memory
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from volconv.io import Scaling, VolumeInfo
     from volconv.region import Index5
 
-#: Bytes that the blocks held at one time may take together.
-BLOCK_BYTES = 64 << 20
-
-#: Of them, for each voxel, in values between the two dtypes.
+#: Bytes that are held for each voxel of a block, in values between the two dtypes.
 _SCRATCH = 16
 
 
@@ -87,6 +86,7 @@ def convert(
     dtype: str | None = None,
     options: Mapping[str, str] | None = None,
     overwrite: bool = False,
+    memory: str | int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertReport:
     """Copy a volume into another file, block by block.
@@ -108,6 +108,8 @@ def convert(
         Creation options of the format, as ``{"compression": "zlib"}``.
     overwrite : bool
         Whether an existing destination may be replaced.
+    memory : str or int, optional
+        Bytes, or text such as "512M", that this process may have resident: see :func:`volconv.apply`.
     progress : callable, optional
         Called with (voxels done, voxels in all) after each block.
 
@@ -137,11 +139,16 @@ def convert(
             stored, scaling, notes = _asked(dtype, info, name), None, ()
         origin = " + ".join(map(_basename, volume.names)) or "an array"
         said = "; ".join([f"volconv {__version__}: converted from {origin}", *notes])
-        sink = create_volume(destination, dtype=stored, scaling=scaling, note=said, **wanted)
+        wanted |= {"dtype": stored, "scaling": scaling, "note": said}
+        told, output = describe_volume(destination, **wanted), split_path(destination)[0]
+        voxel_bytes = info.dtype.itemsize + told.dtype.itemsize + _SCRATCH
+        bound = None if memory is None else parse_memory(memory)
+        blocks = walk([volume], [told], voxel_bytes, memory=bound, folder=spool_folder(output))
+        check_room(output, told, blocks.spool_bytes)
+        sink = create_volume(destination, cache_bytes=blocks.cache_bytes, **wanted)
         counts, done, total = NONE_LOST, 0, math.prod(info.shape)
         with sink:
-            voxel_bytes = info.dtype.itemsize + sink.info.dtype.itemsize + _SCRATCH
-            for block in blocks(info.shape, [sink.info.access.chunk, info.access.chunk], voxel_bytes):
+            for block in blocks.regions:
                 applied = None if scaling else info.scaling
                 values, lost = converted(volume.read(block), applied, sink.info.dtype)
                 sink.write(block, values)
@@ -149,6 +156,7 @@ def convert(
                 done += math.prod(block.shape)
                 if progress is not None:
                     progress(done, total)
+            volume.finish()
     label = split_path(destination)[0].name
     geometry = info.geometry
     return ConvertReport(
@@ -199,45 +207,6 @@ def converted(stored: NDArray[Any], scaling: Scaling | None, dtype: np.dtype[Any
             return result, Counts(saturated=lost)
         result = np.empty(values.shape, dtype)
         return result, store(values, result)
-
-
-def blocks(shape: Index5, chunks: Sequence[Index5 | None], voxel_bytes: int, budget: int = BLOCK_BYTES) -> list[Region]:
-    """Cut a volume into blocks that cost little to read and write.
-
-    Blocks are whole rows, planes, channels and then volumes, as far as the budget goes, and cut no chunk of the first
-    file, nor of the others where there is room for that. Only a chunk may take more than the budget.
-
-    Parameters
-    ----------
-    shape : tuple of 5 ints
-        (N, C, D, H, W).
-    chunks : sequence of 5 ints or None
-        What each of the files keeps as one piece; see :class:`volconv.io.Access`.
-    voxel_bytes : int
-        Held for each voxel of a block.
-    budget : int
-        Bytes that one block may take.
-
-    Examples
-    --------
-    >>> [block.shape for block in blocks((1, 2, 5, 4, 4), [None], 1, budget=64)]
-    [(1, 2, 2, 4, 4), (1, 2, 2, 4, 4), (1, 2, 1, 4, 4)]
-    """
-    voxels = max(1, budget // voxel_bytes)
-    box = [1, 1, 1, 1, 1]
-    for number, chunk in enumerate(chunks):
-        if chunk is not None:
-            common = [min(math.lcm(a, b), size) for a, b, size in zip(box, chunk, shape, strict=True)]
-            if number == 0 or math.prod(common) <= voxels:
-                box = common
-    for axis in (4, 3, 1, 2, 0):  # all channels of a plane before the next plane, as some formats keep them together
-        box[axis] = min(shape[axis], box[axis] * max(1, voxels // math.prod(box)))
-        if box[axis] < shape[axis]:
-            break
-    regions = [Region.whole(shape)]
-    for axis, (size, step) in enumerate(zip(shape, box, strict=True)):
-        regions = [r.along(axis, i, min(i + step, size)) for r in regions for i in range(0, size, step)]
-    return regions
 
 
 def _as_stored(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.conversion import blocks
+from volconv.copying import walk
 from volconv.errors import ParameterError
 from volconv.geometry import Geometry, grids_agree
 from volconv.io import Region, opened, real_values
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from volconv.io import OpenVolume, Scaling, Source
+    from volconv.io import OpenVolume, Scaling
     from volconv.region import Index5
 
 #: Of the keys of :meth:`Difference.as_dict`, and of their meaning.
@@ -191,11 +191,11 @@ class _Found:
     values: tuple[Any, Any] | None = None
 
 
-def _compare(a: Source, b: Source, tolerance: float, progress: Callable[[int, int], None] | None) -> _Found:
+def _compare(a: OpenVolume, b: OpenVolume, tolerance: float, progress: Callable[[int, int], None] | None) -> _Found:
     found = _Found()
     shape, scalings = a.info.shape, (a.info.scaling, b.info.scaling)
     done, total = 0, math.prod(shape)
-    for block in blocks(shape, [a.info.access.chunk, b.info.access.chunk], _VOXEL_BYTES):
+    for block in walk([a, b], [], _VOXEL_BYTES).regions:
         values = a.read(block), b.read(block)
         alike = scalings[0] == scalings[1] and (values[0].dtype == values[1].dtype or _are_whole(values))
         if not (alike and np.array_equal(*values)):
@@ -203,6 +203,8 @@ def _compare(a: Source, b: Source, tolerance: float, progress: Callable[[int, in
         done += math.prod(block.shape)
         if progress is not None:
             progress(done, total)
+    a.finish()
+    b.finish()
     return found
 
 

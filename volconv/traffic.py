@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from volconv.io.raw import span
+from volconv.io.raw import in_turn
 from volconv.padding import padded_axes
 from volconv.region import Region
 from volconv.steps import steps
@@ -67,34 +67,23 @@ def traffic(
     """Follow a run through its blocks, without a voxel."""
     source, target = ends.source, ends.target
     axes = padded_axes(source.shape[2:], params)
-    read, turns, end = 0, True, 0
-    for step in steps(blocks, axes, params):
-        for region, _ in step.fresh():
-            if 0 in region.shape:
-                continue
-            first, last = span(region, source.shape, source.access.order)
-            turns, end = turns and first >= end, last
-            read += math.prod(region.shape)
+    regions = [region for step in steps(blocks, axes, params) for region, _ in step.fresh()]
+    read = sum(math.prod(region.shape) for region in regions)
     once = sum(
         math.prod(region.shape)
         for step in steps([Region.whole(target.shape)] if blocks else [], axes, params)
         for region, _ in step.fresh()
     )
-    written, in_order, end = 0, True, 0
-    for block in blocks:
-        first, last = span(block, target.shape, target.access.order)
-        size = math.prod(block.shape)
-        in_order, end = in_order and first == end and last - first == size, last
-        written += size
-    in_turn = turns and source.access.in_turn
-    read_bytes, written_bytes = read * source.dtype.itemsize, written * target.dtype.itemsize
+    turns = source.access.in_turn and in_turn(regions, source.shape, source.access.order)
+    follows = target.access.in_turn and in_turn(blocks, target.shape, target.access.order, gaps=False)
+    read_bytes, written_bytes = read * source.dtype.itemsize, target.nbytes if blocks else 0
     return Traffic(
         read_bytes=read_bytes,
         written_bytes=written_bytes,
         halo=max(0.0, read / once - 1) if once else 0.0,  # blocks may skip what strides do
-        in_turn=in_turn,
-        source_spool=0 if in_turn else source.access.spool_bytes,
-        target_spool=0 if in_order and target.access.in_turn else target.access.spool_bytes,
+        in_turn=turns,
+        source_spool=0 if turns else source.access.spool_bytes,
+        target_spool=0 if follows else target.access.spool_bytes,
         source_cache=caches[0],
         target_cache=caches[1],
         seconds=max(

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volconv.errors import printable
-from volconv_cli.options import creation_option, debug_option, overwrite_option, reading_options, stack_option
+from volconv_cli.options import (
+    creation_option,
+    debug_option,
+    memory_option,
+    overwrite_option,
+    reading_options,
+    stack_option,
+)
 
 if TYPE_CHECKING:
     from volconv.conversion import ConvertReport
@@ -21,6 +28,7 @@ if TYPE_CHECKING:
 @reading_options
 @stack_option
 @creation_option
+@memory_option
 @overwrite_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
 @debug_option
@@ -29,6 +37,7 @@ def command(
     dtype: str | None,
     stack: bool,
     options: dict[str, str],
+    memory: str | None,
     overwrite: bool,
     quiet: bool,
     **reading: Any,
@@ -60,7 +69,8 @@ def command(
     with ExitStack() as opened:
         volume = opened.enter_context(open_stack(inputs, **reading) if stack else open_volume(inputs[0], **reading))
         progress = opened.enter_context(progress_bar(quiet, Path(inputs[0]).name))
-        report = convert(volume, output, dtype=dtype, options=options, overwrite=overwrite, progress=progress)
+        how: dict[str, Any] = {"dtype": dtype, "options": options, "overwrite": overwrite, "memory": memory}
+        report = convert(volume, output, progress=progress, **how)
     if not quiet:
         _show(report)
 

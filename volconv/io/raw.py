@@ -258,6 +258,23 @@ def span(region: Region, shape: Index5, order: Index5) -> tuple[int, int]:
     return first, last + 1
 
 
+def in_turn(regions: Iterable[Region], shape: Index5, order: Index5, *, gaps: bool = True) -> bool:
+    """Whether each of these regions begins where the one before it ended in the file; later, if there may be gaps.
+
+    >>> slabs = [Region((0, 0, z, 0, 0), (1, 1, z + 1, 2, 3)) for z in (0, 1, 3)]
+    >>> in_turn(slabs, (1, 1, 4, 2, 3), NCDHW), in_turn(slabs, (1, 1, 4, 2, 3), NCDHW, gaps=False)
+    (True, False)
+    """
+    end = 0
+    for region in regions:
+        if 0 not in region.shape:
+            first, last = span(region, shape, order)
+            if first < end or not (gaps or last - end == math.prod(region.shape)):
+                return False
+            end = last
+    return True
+
+
 def _contiguous_from(memory: NDArray[Any]) -> int:
     """The first of the axes whose voxels follow each other in memory without gaps, to the last axis."""
     axis, expected = memory.ndim - 1, memory.itemsize
