@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from volconv.errors import OutOfMemoryError
+from volconv.memory import free_memory, in_words
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.io.volume import VolumeInfo
     from volconv.region import Index5, Region
+
+
+#: What is there anyway.
+_LITTLE = 256 << 20
+
+
+def check_memory(size: int, name: str) -> None:
+    """Refuse to unpack what takes more than half of what is free: systems promise it, and end who takes it.
+
+    Raises
+    ------
+    OutOfMemoryError
+    """
+    if size > _LITTLE and size > (most := free_memory() // 2):
+        raise OutOfMemoryError(f"{name} takes {in_words(size)} of memory unpacked, and may take {in_words(most)}")
 
 
 def check_within(region: Region, shape: Index5) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from pathlib import Path
 from tokenize import TokenError
 from typing import IO, TYPE_CHECKING, Any
@@ -133,7 +134,9 @@ def _npy_array(file: IO[bytes], what: str) -> NDArray[Any]:
         raise _holds_objects(what)
     _check_size(shape, dtype, what)
     file.seek(0)
-    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of files that Python 2 wrote
+        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 
@@ -141,7 +144,9 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of an array in NumPy's format, which goes on where the file is."""
     version = np.lib.format.read_magic(file)
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read_header(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        shape, _, dtype = read_header(file)
     return shape, dtype
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import arrange
-from volconv.io.checks import check_within
+from volconv.io.checks import check_memory, check_within
 from volconv.io.formats import SUFFIXES
 from volconv.io.hdf5.attributes import Hdf5Header, as_text, attribute, kept_attributes
 from volconv.io.hdf5.axes import Axes, axes_of
@@ -126,6 +126,7 @@ class Hdf5Source(OpenVolume):
             raise ValueError(f"{self._name} is closed")
         if 0 in region.shape:
             return
+        check_memory(self.info.access.held_bytes, f"{self._name}: a chunk")
         where = tuple(region.slices[axis] for axis in self._held)
         # In the dataset's own axes, and in those of its numbers that are none of its axes' all are 0.
         held = out.transpose(self._order)[(0,) * (5 - len(self._held))]

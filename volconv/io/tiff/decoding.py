@@ -11,6 +11,7 @@ import numpy as np
 import tifffile
 
 from volconv.errors import OutOfMemoryError, ReadError, VolconvError
+from volconv.io.checks import check_memory
 from volconv.io.tiff.opening import DECODE_ERRORS, one_line, tag_name
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def decoded_piece(file: io.FileIO, series: Any, page: Any, index: int, name: str
         data = os.pread(file.fileno(), min(count, most), offset) if offset and count else None
         values, _, (_, height, width, _) = frame.decode(data, index)
         if values is None:
-            return np.full((height, width), frame.nodata, dtype)
+            return np.broadcast_to(np.asarray(frame.nodata, dtype), (height, width))  # of whatever size, one number
         return _of_size(np.asarray(values, dtype), (height, width), frame, name)
 
 
@@ -117,6 +118,7 @@ def _check_promise(parts: Sequence[tuple[int, int]], voxels: int, frame: Any, na
             f"{name} is damaged: {expected} bytes of voxels expected, and its {packed} bytes hold at most "
             f"{packed * most}"
         )
+    check_memory(expected if packed else 0, name)
 
 
 def _of_size(values: NDArray[Any], shape: tuple[int, ...], frame: Any, name: str) -> NDArray[Any]:
