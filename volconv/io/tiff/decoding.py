@@ -63,6 +63,9 @@ def decoded_piece(file: io.FileIO, series: Any, page: Any, index: int, name: str
     rows, columns = (frame.tilelength, frame.tilewidth) if frame.is_tiled else (frame.rowsperstrip, frame.imagewidth)
     factor, more = _MOST_PACKED
     with _told(frame, name, dtype):
+        held = min(len(page.dataoffsets), len(page.databytecounts))
+        if index >= held:
+            raise ReadError(f"{name} is damaged: it has {held} strips or tiles, and more are expected")
         offset, count = page.dataoffsets[index], page.databytecounts[index]
         tall = rows if frame.is_tiled else min(rows, frame.imagelength - index * rows)
         _check_promise([(offset, count)], tall * columns, frame, name)
