@@ -558,6 +558,7 @@ def test_damage_at_the_end_of_what_is_read_in_turn_is_told():
     assert not Path("b.nii").exists()
 
 
+@pytest.mark.slow
 def test_pieces_that_are_too_large_for_a_bound_are_refused():
     array = np.zeros((1, 1, 50, 300, 300), np.float32)
     convert(ArraySource(array), "a.h5", options={"chunks": "50,300,300", "compression": "lzf"})
