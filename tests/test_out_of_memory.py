@@ -53,7 +53,7 @@ def test_a_work_item_that_finds_no_memory(monkeypatch, suffix, first):
     whole = volconv.apply(name, f"a{suffix}", KERNEL, **OPTIONS)
     assert whole.halvings == 0
     assert len(whole.plan.blocks) > 3
-    real = volconv.pipeline._Convolution._item
+    real = volconv.convolution.Convolution._item
     calls = [0]
 
     def fail(self, *arguments):
@@ -62,7 +62,7 @@ def test_a_work_item_that_finds_no_memory(monkeypatch, suffix, first):
             raise MemoryError
         return real(self, *arguments)
 
-    monkeypatch.setattr("volconv.pipeline._Convolution._item", fail)
+    monkeypatch.setattr("volconv.convolution.Convolution._item", fail)
     counted = []
     halved = volconv.apply(name, f"b{suffix}", KERNEL, progress=lambda *done: counted.append(done), **OPTIONS)
     assert Path(f"a{suffix}").read_bytes() == Path(f"b{suffix}").read_bytes()
