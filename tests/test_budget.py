@@ -136,7 +136,7 @@ def test_a_stream_is_read_in_turn_by_slabs_and_spooled_by_boxes(size, streams):
     nbytes = math.prod(shape) * 4
     access = {"in_turn": True, "spool_bytes": nbytes, "order": (1, 0, 2, 3, 4)}
     plan = planned(SAME, Ends(flat(shape, **access), flat(shape, **access)), 256 * MIB)
-    assert plan.traffic.in_turn == streams
+    assert plan.traffic.source.in_turn == streams
     assert plan.traffic.spool_bytes == (0 if streams else 2 * nbytes)
 
 
@@ -146,14 +146,14 @@ def test_channels_that_lie_apart_and_circular_padding_are_spooled():
     params = Conv3dParams.parse((2, 2, 3, 3, 3), padding="same")
     shape = (1, 2, 100, 300, 300)
     plan = planned(params, Ends(flat(shape, **stream), flat(shape, **stream)), 256 * MIB)
-    assert (plan.traffic.source_spool, plan.traffic.target_spool) == (nbytes, nbytes)
+    assert (plan.traffic.source.spool, plan.traffic.target_spool) == (nbytes, nbytes)
     together = stream | {"order": (0, 2, 1, 3, 4)}
     plan = planned(params, Ends(flat(shape, **together), flat(shape, **together)), 256 * MIB)
     assert plan.traffic.spool_bytes == 0
     around = replace(SAME, padding_mode="circular")
     one = (1, 1, 200, 300, 300)
     plan = planned(around, Ends(flat(one, **stream), flat(one)), 256 * MIB)
-    assert plan.traffic.source_spool == nbytes
+    assert plan.traffic.source.spool == nbytes
 
 
 def test_fewer_threads_where_they_would_take_the_memory_of_blocks():
@@ -179,7 +179,7 @@ def test_blocks_end_between_a_targets_pieces():
 def test_pieces_that_are_thicker_than_a_block_are_kept():
     packed = {"chunk": (1, 1, 50, 100, 100), "packed": True}
     plan = planned(SAME, Ends(flat((1, 1, 200, 300, 300), **packed), flat((1, 1, 200, 300, 300))), 256 * MIB)
-    assert plan.traffic.source_cache == 50 * 300 * 300 * 4
+    assert plan.traffic.source.cache == 50 * 300 * 300 * 4
 
 
 def test_less_than_the_libraries_take_is_no_bound():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from volconv.engines import get_engine, item_voxels, prepared_bytes, weight_bytes, workspace
+from volconv.epilogue import NO_EPILOGUE
 from volconv.errors import OutOfMemoryError
 from volconv.memory import LIBRARIES, default_memory, free_memory, in_words
 from volconv.shapes import block_shape
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
     from volconv.engines import Problem
     from volconv.io.volume import VolumeInfo
-    from volconv.params import Conv3dParams, Triple
+    from volconv.params import Triple
+    from volconv.plan import Plan
     from volconv.region import Index5
 
 #: Input and output of one I/O block, where there is room for more (set by tests/benchmarks/large.py).
@@ -42,10 +44,16 @@ LEAST_ITEM = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Ends:
-    """The files that a run is between, as a plan sees them."""
+    """The files that a run is between, as a plan sees them; a mask is read beside the source."""
 
     source: VolumeInfo
     target: VolumeInfo
+    mask: VolumeInfo | None = None
+
+    @property
+    def read(self) -> tuple[VolumeInfo, ...]:
+        """Those that are read."""
+        return (self.source,) if self.mask is None else (self.source, self.mask)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +102,8 @@ class Cut:
         Of an I/O block: how many volumes, and outputs (D, H, W).
     copies : int
         I/O blocks that are held: 2 where the next one is read, and the last one written, while one is computed.
-    caches : tuple of 2 ints
-        Memory for pieces of source and target that are kept unpacked.
+    caches : tuple of ints
+        Memory for pieces that are kept unpacked: of target, source and, if there is one, mask.
     memory : Memory
     """
 
@@ -105,32 +113,29 @@ class Cut:
     volumes: int
     box: Triple
     copies: int
-    caches: tuple[int, int]
+    caches: tuple[int, ...]
     memory: Memory
 
 
-def cut(problem: Problem, params: Conv3dParams, algorithm: str, ends: Ends, memory: int | None, threads: int) -> Cut:
+def cut(problem: Problem, plan: Plan, ends: Ends, memory: int | None) -> Cut:
     """Blocks and work items that keep the process below a bound.
 
     Parameters
     ----------
     problem : Problem
         As the algorithm sees it: real.
-    params : Conv3dParams
-        As the files do.
-    algorithm : str
+    plan : Plan
+        As for arrays; fewer of its threads are taken where there is no room for so many.
     ends : Ends
     memory : int or None
         The bound, in bytes. None is :func:`default_memory`, or more where that is too little and there is more.
-    threads : int
-        Fewer are taken where there is no room for so many.
 
     Raises
     ------
     OutOfMemoryError
         Nothing fits; the message says what would.
     """
-    budget = _Budget(problem, params, algorithm, ends)
+    budget, threads = _Budget(problem, plan, ends), plan.threads
     bound = default_memory() if memory is None else memory
     found = budget.within(bound, threads)
     if found is not None:
@@ -149,12 +154,13 @@ def cut(problem: Problem, params: Conv3dParams, algorithm: str, ends: Ends, memo
 class _Budget:
     """One convolution between two files, and what can be held of it."""
 
-    def __init__(self, problem: Problem, params: Conv3dParams, algorithm: str, ends: Ends) -> None:
-        self._problem, self._params, self._algorithm, self._ends = problem, params, algorithm, ends
-        engine = get_engine(algorithm)
+    def __init__(self, problem: Problem, plan: Plan, ends: Ends) -> None:
+        self._problem, self._plan, self._ends = problem, plan, ends
+        self._params, self._algorithm = plan.params, plan.algorithm
+        engine = get_engine(plan.algorithm)
         self._needs, self._seconds = engine.needs(problem), engine.cost(problem)
-        self._weights = 2 * weight_bytes(problem) + prepared_bytes(algorithm, problem)
-        self._held = ends.source.access.held_bytes + ends.target.access.held_bytes
+        self._weights = 2 * weight_bytes(problem) + prepared_bytes(plan.algorithm, problem)
+        self._held = sum(end.access.held_bytes for end in (*ends.read, ends.target))
         self._shape, (_, _, *size) = problem.output_shape, problem.output_shape
         self._size: Triple = (size[0], size[1], size[2])
 
@@ -200,7 +206,17 @@ class _Budget:
         problem, seconds = self._problem, None
         if item_bytes == self._needs.block_bytes:  # smaller ones are to save memory, whatever it costs
             seconds = self._seconds * math.prod(shape) / max(1, math.prod(self._shape))
-        return item_shape(shape, problem.params, self._needs.grid, problem.dtype.itemsize, item_bytes, threads, seconds)
+        together = self._plan.epilogue.reduce is not None
+        return item_shape(
+            shape,
+            problem.params,
+            self._needs.grid,
+            problem.dtype.itemsize,
+            item_bytes,
+            threads,
+            seconds,
+            together=together,
+        )
 
     def _fixed(self, threads: int) -> int:
         return LIBRARIES + self._weights + self._held + SLACK + threads * SLACK_OF_A_THREAD
@@ -215,6 +231,11 @@ class _Budget:
             each += outputs * 5
         if self._params != problem.params:  # complex values are put together
             each += outputs * item
+        if self._plan.epilogue != NO_EPILOGUE:
+            each += 2 * outputs * item
+        if self._plan.masking is not None:
+            # Labels, which voxels count, those voxels, their weights, and what is kept outside.
+            each += voxels * (2 * 8 + 3 + item) + outputs * (4 * item + 8 + 2)
         return threads * (each + workspace(self._algorithm, problem, groups, box))
 
     def _of_block(self, volumes: int, box: Triple, copies: int) -> int:
@@ -222,11 +243,10 @@ class _Budget:
         return copies * sum(self._of_copy(volumes, box)) + sum(self._caches(volumes, box))
 
     def _of_copy(self, volumes: int, box: Triple) -> tuple[int, int]:
-        source, target, params = self._ends.source, self._ends.target, self._params
-        voxels = volumes * params.in_channels * math.prod(self._seen(box))
-        outputs = volumes * params.out_channels * math.prod(box)
+        target, voxels = self._ends.target, volumes * math.prod(self._seen(box))
+        outputs = volumes * target.shape[1] * math.prod(box)
         return (
-            0 if source.access.in_memory else voxels * source.dtype.itemsize,
+            sum(0 if end.access.in_memory else voxels * end.shape[1] * end.dtype.itemsize for end in self._ends.read),
             0 if target.access.in_memory else outputs * target.dtype.itemsize,
         )
 
@@ -235,18 +255,20 @@ class _Budget:
         size = self._ends.source.shape[2:]
         return [min(n, s) for n, s in zip(block_shape(box, self._params), size, strict=True)]
 
-    def _caches(self, volumes: int, box: Triple) -> tuple[int, int]:
-        source, target = self._ends.source, self._ends.target
-        seen, channels = self._seen(box), self._params.in_channels
+    def _caches(self, volumes: int, box: Triple) -> tuple[int, ...]:
+        target, seen = self._ends.target, self._seen(box)
         # What is read goes on where the last block ended, within a layer of pieces; what is read anew does not.
-        reading = writing = 0
-        if source.access.packed:
-            reading = _layer(source.access.chunk, (volumes, channels, *seen), source.shape) * source.dtype.itemsize
-        chunk = target.access.chunk
+        reading = [
+            _layer(end.access.chunk, (volumes, end.shape[1], *seen), end.shape) * end.dtype.itemsize
+            if end.access.packed
+            else 0
+            for end in self._ends.read
+        ]
+        writing, chunk = 0, target.access.chunk
         if chunk is not None and not target.access.in_turn and not _aligned(box, chunk, self._size):
-            outputs = volumes, self._params.out_channels, *box
+            outputs = volumes, target.shape[1], *box
             writing = _layer(chunk, outputs, target.shape) * target.dtype.itemsize
-        return reading, writing
+        return writing, *reading
 
     def _boxes(self, room: int) -> Iterator[tuple[int, Triple, int]]:
         """Volumes, box and copies of blocks for which there is room, the best first."""
@@ -325,7 +347,7 @@ class _Budget:
         price = read + 0.5 * (self._wasted(box) - 1) + (0.3 if copies == 1 else 0)
         if box[1:] != self._size[1:]:
             # What is read or written in turn would have to be spooled.
-            price += 10 * sum(end.access.in_turn for end in (self._ends.source, self._ends.target))
+            price += 10 * sum(end.access.in_turn for end in (*self._ends.read, self._ends.target))
             chunk = self._ends.target.access.chunk
             price += 2 if chunk is not None and not _aligned(box, chunk, self._size) else 0
         if box[2] < self._size[2]:

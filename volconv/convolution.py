@@ -13,7 +13,8 @@ from volconv.dtypes import convert
 from volconv.engines import get_engine, item_voxels, prepare
 from volconv.engines.cpu.memory import LINE, Buffers
 from volconv.engines.planar import planar_bias, planar_weight
-from volconv.epilogue import NONE_LOST, Counts, count_non_finite, store
+from volconv.epilogue import NO_EPILOGUE, NONE_LOST, Counts, count_non_finite, store
+from volconv.masking import Normalised, whole_labels
 from volconv.padding import FILL, every, padded_axes, read_block
 from volconv.shapes import padded_interval
 from volconv.steps import steps
@@ -38,9 +39,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Stored voxels that an I/O block needs, where in the volume they are from, and how items see them by axis."""
+    """Stored voxels that an I/O block needs, where in the volume they are from, and how items see them by axis.
+
+    ``labels`` are those of the mask, of the same voxels.
+    """
 
     values: NDArray[Any]
+    labels: NDArray[Any] | None
     piece: Piece
     spans: dict[tuple[int, int, int], tuple[list[Run], int]] = field(default_factory=dict)
 
@@ -53,14 +58,27 @@ _kept = Buffers()
 class Convolution:
     """A plan bound to its ends and weights: how one block, and one work item in it, is done."""
 
-    def __init__(self, plan: Plan, weight: NDArray[Any], bias: NDArray[Any] | None, source: Source, sink: Sink) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        weight: NDArray[Any],
+        bias: NDArray[Any] | None,
+        source: Source,
+        sink: Sink,
+        mask: Source | None = None,
+    ) -> None:
         self.plan = plan
-        self.source = source
+        self.read_ends = (source,) if mask is None else (source, mask)
         self.sink = sink
         self.axes = padded_axes(plan.input_shape[2:], plan.params)
 
         weight = convert("weight", weight, plan.compute_dtype)
         bias = convert("bias", np.zeros(plan.params.out_channels) if bias is None else bias, plan.compute_dtype)
+        self._normalised: Normalised | None = None
+        self._bias: NDArray[Any] | None = None
+        if plan.masking is not None:
+            self._normalised = Normalised(self._convolved, weight, self._room)
+            self._bias, bias = bias[:, None, None, None], np.zeros_like(bias)
         scaling, fill = source.info.scaling, plan.params.padding_value
         # What a block is made of: which part of a voxel, what pads it, how it is scaled.
         self._parts: tuple[tuple[Callable[[Any], Any], complex, Scaling | None], ...] = (
@@ -81,6 +99,13 @@ class Convolution:
 
             self._read_block = block_reader(source.info.dtype, self._dtype)
         self._prepared = prepare(plan.algorithm, plan.problem, weight, bias)
+        # Results go right where they are stored, if that is of their dtype.
+        self._as_it_is = (
+            len(self._parts) == 1
+            and sink.info.scaling is None
+            and plan.epilogue == NO_EPILOGUE
+            and plan.masking is None
+        )
 
     @property
     def grid(self) -> Triple:
@@ -94,20 +119,16 @@ class Convolution:
 
     def reading(self, blocks: list[Region], copies: int) -> Callable[[int], Stored]:
         """How the input of each block is read, by its number, in order; a view where the source is memory."""
-        wanted = list(steps(blocks, self.axes, self.plan.params))
-        if self.source.info.access.in_memory:
-            return lambda i: Stored(self._view(wanted[i]), wanted[i].piece)
-        window = Window(self.source, wanted, copies)
-        return lambda i: Stored(window.read(wanted[i]), wanted[i].piece)
+        plan, reads = self.plan, []
+        for end in self.read_ends:
+            wanted = list(steps(blocks, self.axes, plan.params, end.info.shape[:2], plan.origin))
+            reads.append((_views(end) if end.info.access.in_memory else Window(end, wanted, copies).read, wanted))
 
-    def _view(self, step: Step) -> NDArray[Any]:
-        parts = list(replace(step, kept=0).fresh())
-        if len(parts) == 1:
-            return self.source.read(parts[0][0])
-        values = np.empty(step.shape, self.source.info.dtype)
-        for region, place in parts:
-            self.source.read_into(region, values[place.slices])
-        return values
+        def stored(i: int) -> Stored:
+            values, *labels = (read(wanted[i]) for read, wanted in reads)
+            return Stored(values, labels[0] if labels else None, wanted[i].piece)
+
+        return stored
 
     def compute(
         self,
@@ -145,7 +166,7 @@ class Convolution:
         (z0, y0, x0), (z1, y1, x1) = item.start, item.stop
         size = z1 - z0, y1 - y0, x1 - x0
 
-        _, _, z, y, x = block.start
+        z, y, x = (a + o for a, o in zip(block.start[2:], self.plan.origin, strict=True))
         (d, depth), (h, height), (w, width) = (
             self._span(stored, 0, z + z0, z + z1),
             self._span(stored, 1, y + y0, y + y1),
@@ -156,20 +177,97 @@ class Convolution:
         padded = self._padded.get("padded", _padded_lines(shape, self._dtype), self._dtype)[..., :width]
         for i, (part, fill, scaling) in enumerate(self._parts):
             self._read_block(part(voxels), (d, h, w), padded[:, i], fill, scaling)
-        padded = padded.reshape(-1, depth, height, width)
 
-        target = result[item.volume, first * per_out : last * per_out, z0:z1, y0:y1, x0:x1]
-        if parts == 1 and target.dtype == self._dtype and self.sink.info.scaling is None:
-            self._prepared(padded, target, first)
+        reduced = self.plan.epilogue.reduce is not None
+        target = result[item.volume, slice(None) if reduced else slice(first * per_out, last * per_out)]
+        target = target[:, z0:z1, y0:y1, x0:x1]
+        if self._as_it_is and target.dtype == self._dtype:
+            self._prepared(padded.reshape(-1, depth, height, width), target, first)
             return self._counted(target)
-        sums = self._buffers.get("sums", ((last - first) * per_out, parts, *size), self._dtype)
-        self._prepared(padded, sums.reshape(-1, *size), first)
-        values = sums[:, 0]
-        if parts == 2:
-            values = self._buffers.get("complex", target.shape, self.plan.compute_dtype)
-            values.real, values.imag = sums[:, 0], sums[:, 1]
+        if self._normalised is None:
+            values = self.plan.epilogue(self._convolved(padded, first))
+        else:
+            labels = None if stored.labels is None else self._labels(stored.labels, item, (d, h, w), padded.shape[2:])
+            values = self._masked(padded, labels, first, size)
         lost = store(values, target, self.sink.info.scaling)
         return lost if lost is not NONE_LOST else self._counted(target)
+
+    def _convolved(self, padded: NDArray[Any], first: int, name: str = "values") -> NDArray[Any]:
+        """Results (C_out, d, h, w) of a padded block (C, parts, D, H, W), in this thread's memory."""
+        params, parts, block_params = self.plan.params, padded.shape[1], self.plan.problem.params
+        channels = len(padded) * params.out_channels // params.in_channels
+        size = tuple(
+            (n - effective) // stride + 1
+            for n, effective, stride in zip(
+                padded.shape[2:], block_params.effective_kernel, block_params.stride, strict=True
+            )
+        )
+        sums = self._buffers.get("sums" if parts == 2 else name, (channels, parts, *size), self._dtype)
+        self._prepared(padded.reshape(-1, *padded.shape[2:]), sums.reshape(-1, *size), first)
+        if parts == 1:
+            return sums[:, 0]
+        values = self._buffers.get(name, (channels, *size), self.plan.compute_dtype)
+        values.real, values.imag = sums[:, 0], sums[:, 1]
+        return values
+
+    def _masked(self, padded: NDArray[Any], labels: NDArray[Any] | None, first: int, size: Triple) -> NDArray[Any]:
+        """Results of the voxels that count, label by label, and what there is outside."""
+        plan, (normalised, masking) = self.plan, (self._normalised, self.plan.masking)
+        assert normalised is not None  # noqa: S101  # there is a mask, or NaN is left out
+        assert masking is not None  # noqa: S101
+        assert self._bias is not None  # noqa: S101
+        channel = first * plan.params.out_channels // plan.params.groups
+        bias = self._bias
+        counted = ~np.isnan(padded).any(axis=1) if masking.ignore_nan else np.ones((1, *padded.shape[2:]), bool)
+
+        def of(voxels: NDArray[np.bool_]) -> NDArray[Any]:
+            values = normalised(padded, voxels, first, channel)
+            values += bias[channel : channel + len(values)]
+            return plan.epilogue(values)
+
+        if labels is None:
+            return of(counted)
+        centres = self._centres(size)
+        own = labels[centres]
+        found = np.unique(own)
+        if len(found) == 1 and found[0]:
+            return of(counted & (labels == found[0]))
+        channels = 1 if plan.epilogue.reduce is not None else len(padded) * plan.params.out_channels
+        channels = max(1, channels // plan.params.in_channels)
+        result = self._buffers.get("masked", (channels, *size), plan.epilogue.dtype(plan.compute_dtype))
+        for label in found:
+            if label:
+                np.copyto(result, of(counted & (labels == label)), where=own == label)
+                continue
+            outside: Any = masking.outside
+            if outside is None:
+                outside = padded[:, 0][:, *centres]
+                if padded.shape[1] == 2:
+                    outside = outside + 1j * padded[:, 1][:, *centres]
+            np.copyto(result, outside, where=own == 0)
+        return result
+
+    def _centres(self, size: Triple) -> tuple[slice, ...]:
+        """Where in a padded block outputs are centred; before that where it is between two voxels."""
+        params = self.plan.problem.params
+        middles = [(effective - 1) // 2 for effective in params.effective_kernel]
+        return tuple(
+            slice(middle, middle + (n - 1) * stride + 1, stride)
+            for middle, n, stride in zip(middles, size, params.stride, strict=True)
+        )
+
+    def _labels(
+        self, stored: NDArray[Any], item: Item, runs: tuple[list[Run], ...], size: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """Labels of a padded block's voxels; padded as they are, and 0 where that is with a value."""
+        labels = self._buffers.get("labels", (1, *size), np.dtype(np.float64))
+        volume = stored[min(item.volume, len(stored) - 1)]
+        read_block(volume, runs, labels, 0, self.read_ends[-1].info.scaling)
+        return whole_labels(labels[0])
+
+    def _room(self, padded: NDArray[Any]) -> NDArray[Any]:
+        """Room for another block of this shape."""
+        return self._buffers.get("some", _padded_lines(padded.shape, self._dtype), self._dtype)[..., : padded.shape[-1]]
 
     def _counted(self, target: NDArray[Any]) -> Counts:
         """Values that are not finite, counted while they are in cache; nobody asks for those of an array in memory."""
@@ -190,6 +288,21 @@ class Convolution:
                 runs, high = every(runs, params.stride[axis]), low + stop - start
             span = stored.spans[key] = runs, high - low
         return span
+
+
+def _views(source: Source) -> Callable[[Step], NDArray[Any]]:
+    """How steps are read of a source that is memory."""
+
+    def read(step: Step) -> NDArray[Any]:
+        parts = list(replace(step, kept=0).fresh())
+        if len(parts) == 1:
+            return source.read(parts[0][0])
+        values = np.empty(step.shape, source.info.dtype)
+        for region, place in parts:
+            source.read_into(region, values[place.slices])
+        return values
+
+    return read
 
 
 def _imaginary(voxels: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""From the compute dtype to the output's: rounding, saturation, and counts of what did not fit."""
+"""From sums to what is stored: activation, reduction of channels, rounding, saturation, counts of what was lost."""
 
 from __future__ import annotations
 
@@ -7,12 +7,157 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.errors import DtypeError
+from volconv.errors import DtypeError, ParameterError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from volconv.io.volume import Scaling
+
+
+def _abs(values: NDArray[Any]) -> NDArray[Any]:
+    result: NDArray[Any] = np.abs(values) if values.dtype.kind == "c" else np.abs(values, out=values)
+    return result
+
+
+def _leaky_relu(values: NDArray[Any]) -> NDArray[Any]:
+    np.multiply(values, values.dtype.type(0.01), out=values, where=values < 0)
+    return values
+
+
+def _elu(values: NDArray[Any]) -> NDArray[Any]:
+    np.expm1(values, out=values, where=values < 0)
+    return values
+
+
+def _sigmoid(values: NDArray[Any]) -> NDArray[Any]:
+    np.exp(np.negative(values, out=values), out=values)
+    values += 1
+    np.reciprocal(values, out=values)
+    return values
+
+
+#: By name, as PyTorch's functions: what is done to every value, mostly in place. ``leaky_relu`` has slope 0.01, ``elu``
+#: alpha 1.
+ACTIVATIONS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
+    "relu": lambda v: np.maximum(v, 0, out=v),
+    "leaky_relu": _leaky_relu,
+    "elu": _elu,
+    "sigmoid": _sigmoid,
+    "silu": lambda v: np.multiply(v, _sigmoid(v.copy()), out=v),
+    "softplus": lambda v: np.logaddexp(0, v, out=v),
+    "tanh": lambda v: np.tanh(v, out=v),
+    "abs": _abs,
+    "square": lambda v: np.square(v, out=v),
+    "sqrt": lambda v: np.sqrt(v, out=v),
+    "exp": lambda v: np.exp(v, out=v),
+    "log": lambda v: np.log(v, out=v),
+}
+
+#: Those that complex numbers have.
+_COMPLEX_ACTIVATIONS = ("tanh", "abs", "square", "sqrt", "exp", "log")
+
+#: What output channels become one by.
+REDUCTIONS = ("norm", "sum", "max", "mean")
+
+
+@dataclass(frozen=True, slots=True)
+class Epilogue:
+    """What is done to results before they are stored: first the activation of each, then the reduction.
+
+    Parameters
+    ----------
+    activation : str or None
+        One of :data:`ACTIVATIONS`.
+    reduce : str or None
+        One of :data:`REDUCTIONS`, over output channels: ``norm`` is the square root of the sum of squares.
+
+    Examples
+    --------
+    >>> Epilogue("relu", "sum")(np.array([[3.0, -4.0], [2.0, 1.0]]))
+    array([[5., 1.]])
+    """
+
+    activation: str | None = None
+    reduce: str | None = None
+
+    def check(self, compute_dtype: np.dtype[Any]) -> None:
+        """Refuse names that there are not, and what complex numbers do not have.
+
+        Raises
+        ------
+        ParameterError
+        DtypeError
+        """
+        for name, value, known in (
+            ("activation", self.activation, tuple(ACTIVATIONS)),
+            ("reduce", self.reduce, REDUCTIONS),
+        ):
+            if value is not None and value not in known:
+                raise ParameterError(f"{name} must be one of {', '.join(known)} (got {value!r})")
+        if compute_dtype.kind == "c":
+            if self.activation is not None and self.activation not in _COMPLEX_ACTIVATIONS:
+                raise DtypeError(
+                    f"activation must be one of {', '.join(_COMPLEX_ACTIVATIONS)} where results are complex "
+                    f"(got {self.activation!r})"
+                )
+            if self.reduce == "max" and self.activation != "abs":
+                raise DtypeError(
+                    "reduce must be norm, sum or mean where results are complex (got 'max')",
+                    hint="--activation abs makes them real",
+                )
+
+    def dtype(self, compute_dtype: np.dtype[Any]) -> np.dtype[Any]:
+        """Dtype of what comes out: real where it is a magnitude."""
+        real = self.activation == "abs" or self.reduce == "norm"
+        return np.empty(0, compute_dtype).real.dtype if real else compute_dtype
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Apply it.
+
+        Parameters
+        ----------
+        values : (C_out, ...) array
+            Used as scratch, and contiguous: some of NumPy's functions round otherwise where values lie apart.
+        """
+        if self.activation is not None:
+            values = ACTIVATIONS[self.activation](values)
+        return values if self.reduce is None else _REDUCERS[self.reduce](values)[np.newaxis]
+
+
+#: Results as they are.
+NO_EPILOGUE = Epilogue()
+
+
+def _sum(values: NDArray[Any]) -> NDArray[Any]:
+    """Channel after channel: a sum along an axis goes in an order that depends on the others' sizes."""
+    total: NDArray[Any] = values[0]
+    for channel in values[1:]:
+        total += channel
+    return total
+
+
+def _norm(values: NDArray[Any]) -> NDArray[Any]:
+    parts = np.concatenate([values.real, values.imag]) if values.dtype.kind == "c" else values
+    total = _sum(np.square(parts, out=parts))
+    np.sqrt(total, out=total)
+    return total
+
+
+def _max(values: NDArray[Any]) -> NDArray[Any]:
+    most: NDArray[Any] = np.maximum.reduce(values, axis=0)
+    return most
+
+
+def _mean(values: NDArray[Any]) -> NDArray[Any]:
+    total = _sum(values)
+    total /= len(values)
+    return total
+
+
+_REDUCERS = {"norm": _norm, "sum": _sum, "max": _max, "mean": _mean}
 
 
 @dataclass(frozen=True, slots=True)

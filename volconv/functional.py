@@ -14,27 +14,27 @@ from volconv import dtypes
 from volconv.budget import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, OutputExistsError, ShapeError
-from volconv.io import create_volume, describe_volume, opened, split_path
+from volconv.io import OpenVolume, create_volume, describe_volume, open_volume, opened, split_path
 from volconv.io.array import ArraySink, ArraySource
 from volconv.io.room import check_room, spool_folder
 from volconv.io.target import OVERWRITE_HINT
 from volconv.io.volume import Reading
 from volconv.job import check_bias, resolve_job
+from volconv.masking import KEEP
 from volconv.memory import parse_memory
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
-from volconv.plan import make_plan
+from volconv.plan import computed_shape, make_plan, reduced_shape
 from volconv.provenance import existing, note
 from volconv.report import ApplyReport, Seconds, peak_memory
-from volconv.shapes import batched_shape, full_output_shape
+from volconv.shapes import batched_shape
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import SupportsIndex
 
     from numpy.typing import ArrayLike, NDArray
 
-    from volconv.io import OpenVolume
     from volconv.params import Padding, Size3
 
 
@@ -159,6 +159,12 @@ def apply(
     flip_kernel: bool = False,
     dtype: str | None = None,
     compute_dtype: str | None = None,
+    roi: str | None = None,
+    activation: str | None = None,
+    reduce: str | None = None,
+    mask: str | os.PathLike[str] | OpenVolume | None = None,
+    outside: str | complex = KEEP,
+    nan: str = "spread",
     algorithm: str = "auto",
     threads: int | None = None,
     memory: str | int | None = None,
@@ -193,6 +199,21 @@ def apply(
         Of the output: a NumPy name, or "same" for that of the input. Integers are rounded and saturate.
     compute_dtype : str, optional
         "float32", "float64", "complex64" or "complex128"; by default what the volume's dtype asks for.
+    roi : str, optional
+        ``"z0:z1,y0:y1,x0:x1"`` in voxels of the input, or with a unit at its end in lengths from its first voxel: only
+        outputs whose centres lie in it are computed, from all voxels that they see.
+    activation : str, optional
+        Done to every result: "relu", "leaky_relu", "elu", "sigmoid", "silu", "softplus", "tanh", "abs", "square",
+        "sqrt", "exp" or "log".
+    reduce : {"norm", "sum", "max", "mean"}, optional
+        Makes one channel of all output channels, after the activation.
+    mask : path or OpenVolume, optional
+        A volume of the input's size: only voxels other than 0 count, by normalised convolution
+        (:mod:`volconv.masking`). Of several labels each is filtered by itself.
+    outside : "keep" or number
+        What outputs are where the mask is 0; kept are the input's values at their centres.
+    nan : {"spread", "ignore"}
+        Whether voxels that are NaN count; with "ignore" a result is NaN only where no voxel counts.
     memory : str or int, optional
         Bytes, or text such as "512M", that this process may have resident meanwhile, with the interpreter and the
         libraries, but without what else it holds. Bits do not depend on it. By default a quarter of what the machine
@@ -230,6 +251,9 @@ def apply(
     with opened(source) as (volume, name), contextlib.ExitStack() as files:
         if not (dry_run or skip_existing):
             volume.prefetch()
+        labels, mask_name = None, ""
+        if mask is not None:
+            labels, mask_name = files.enter_context(_opened_mask(mask, volume))
         try:
             job = resolve_job(
                 volume.info,
@@ -245,13 +269,19 @@ def apply(
                 flip_kernel=flip_kernel,
                 dtype=dtype,
                 compute_dtype=compute_dtype,
+                roi=roi,
+                activation=activation,
+                reduce=reduce,
+                mask=None if labels is None else (mask_name, labels.info),
+                outside=outside,
+                nan=nan,
             )
         except (ShapeError, DtypeError) as error:
             if name in error.message:
                 raise
             raise type(error)(f"{name}: {error.message}", hint=error.hint) from error
         target: dict[str, Any] = {
-            "shape": full_output_shape(volume.info.shape, job.params),
+            "shape": reduced_shape(computed_shape(volume.info.shape, job.params, job.box), job.epilogue),
             "dtype": job.output_dtype,
             "geometry": job.output_geometry,
             "like": volume.info,
@@ -262,7 +292,7 @@ def apply(
             "note": "",
         }
         if skip_existing or not dry_run:
-            target["note"] = note(job, volume, algorithm=algorithm, options=options)
+            target["note"] = note(job, volume, labels, algorithm=algorithm, options=options)
         there = existing(destination, target["note"], volume.names) if skip_existing else None
         replaced = () if there is None else there.differences
         if replaced and not overwrite:
@@ -279,8 +309,11 @@ def apply(
             job.compute_dtype,
             algorithm=algorithm,
             factors=find_factors(job.params, job.weight, job.compute_dtype),
+            box=job.box,
+            epilogue=job.epilogue,
+            masking=job.masking,
             threads=threads,
-            ends=Ends(volume.info, info),
+            ends=Ends(volume.info, info, None if labels is None else labels.info),
             memory=None if memory is None else parse_memory(memory),
         )
         report = ApplyReport(
@@ -295,9 +328,11 @@ def apply(
         report = replace(report, spool_folder=str(spools) if traffic.spool_bytes else None)
         if dry_run:
             return report
-        volume.expect(Reading(traffic.in_turn, traffic.source_cache, spools))
+        for end, reading in ((volume, traffic.source), (labels, traffic.mask)):
+            if end is not None:
+                end.expect(Reading(reading.in_turn, reading.cache, spools))
         sink = files.enter_context(create_volume(destination, cache_bytes=traffic.target_cache, **target))
-        outcome = run(plan, volume, sink, job.weight, job.bias, progress)
+        outcome = run(plan, volume, sink, job.weight, job.bias, labels, progress)
         ending = perf_counter()
         sink.commit()
     now = perf_counter()
@@ -308,3 +343,12 @@ def apply(
         write=outcome.write_seconds + now - ending,
     )
     return replace(report, seconds=seconds, counts=outcome.counts, peak_memory=peak_memory(), halvings=outcome.halvings)
+
+
+@contextlib.contextmanager
+def _opened_mask(mask: str | os.PathLike[str] | OpenVolume, volume: OpenVolume) -> Iterator[tuple[OpenVolume, str]]:
+    """An open mask and its name; what was said of the volume's spacing is said of the mask's, too."""
+    with contextlib.ExitStack() as files:
+        if not isinstance(mask, OpenVolume):
+            mask = files.enter_context(open_volume(mask, spacing=volume.reading.get("spacing")))
+        yield mask, " + ".join(mask.names) or "mask"

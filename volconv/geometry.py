@@ -145,8 +145,8 @@ def grids_agree(one: Geometry, other: Geometry, size: Sequence[int]) -> bool:
     return bool(np.linalg.norm(there - here, axis=1).max() <= GRID_TOLERANCE * min(one.spacing))
 
 
-def output_geometry(geometry: Geometry, params: Conv3dParams) -> Geometry:
-    """Geometry of a convolution's output.
+def output_geometry(geometry: Geometry, params: Conv3dParams, origin: Triple = (0, 0, 0)) -> Geometry:
+    """Geometry of a convolution's output; of the part of it that begins at output ``origin`` (D, H, W).
 
     Output voxel ``o`` is centred on input index ``o*stride - pad_low + dilation*(kernel - 1)/2`` on each axis;
     spacing and position follow from that and from nothing else.
@@ -159,7 +159,9 @@ def output_geometry(geometry: Geometry, params: Conv3dParams) -> Geometry:
     (0.5, 0.5, 0.5)
     """
     d, h, w = (
-        dilation * (kernel - 1) / 2 - low
-        for dilation, kernel, low in zip(params.dilation, params.kernel_size, params.padding_low, strict=True)
+        first * stride + dilation * (kernel - 1) / 2 - low
+        for first, stride, dilation, kernel, low in zip(
+            origin, params.stride, params.dilation, params.kernel_size, params.padding_low, strict=True
+        )
     )
     return geometry.resampled(params.stride, (d, h, w))

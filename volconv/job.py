@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv import dtypes
-from volconv.epilogue import check_output_dtype
+from volconv.epilogue import Epilogue, check_output_dtype
 from volconv.errors import DtypeError, ParameterError, ShapeError
 from volconv.geometry import output_geometry
 from volconv.kernels import expand, load_bias, load_kernel
+from volconv.masking import KEEP, check_outside, kernel_sums, resolve_masking
 from volconv.params import Conv3dParams
+from volconv.roi import outputs_in, parse_roi
 from volconv.shapes import full_output_shape
 
 if TYPE_CHECKING:
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
     from volconv.geometry import Geometry
     from volconv.io.volume import Scaling, VolumeInfo
+    from volconv.masking import Masking
     from volconv.params import Padding, Size3
+    from volconv.roi import Box
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,12 @@ class Job:
     output_scaling : Scaling or None
         How output values are stored, where ``dtype="same"`` keeps the input's encoding.
     output_geometry : Geometry
+    box : Box or None
+        The outputs that are computed; None for all.
+    epilogue : Epilogue
+    masking : Masking or None
+    mask : str or None
+        Where the mask is from.
     """
 
     params: Conv3dParams
@@ -66,6 +76,10 @@ class Job:
     output_dtype: np.dtype[Any]
     output_scaling: Scaling | None
     output_geometry: Geometry
+    box: Box | None
+    epilogue: Epilogue
+    masking: Masking | None
+    mask: str | None
 
 
 def resolve_job(
@@ -83,8 +97,16 @@ def resolve_job(
     flip_kernel: bool = False,
     dtype: str | None = None,
     compute_dtype: str | None = None,
+    roi: str | None = None,
+    activation: str | None = None,
+    reduce: str | None = None,
+    mask: tuple[str, VolumeInfo] | None = None,
+    outside: str | complex = KEEP,
+    nan: str = "spread",
 ) -> Job:
     """Load the weights and resolve the options of :func:`volconv.apply` for one volume.
+
+    ``mask`` is the mask's name and what its header says.
 
     Raises
     ------
@@ -104,7 +126,7 @@ def resolve_job(
         padding_value=padding_value,
     )
     try:
-        full_output_shape(info.shape, params)
+        shape = full_output_shape(info.shape, params)
     except ShapeError as error:
         if error.hint is None and info.shape[:2] == (params.in_channels, 1) and info.axes[-1:] in ("T", "N"):
             letters = f"{info.axes[:-1]}C"
@@ -114,8 +136,16 @@ def resolve_job(
 
     compute = _compute_dtype(info, weight, biases, compute_dtype)
     dtypes.check_scalar("padding_value", padding_value, compute)
-    output = info.dtype if dtype == "same" else compute if dtype is None else parse_dtype("dtype", dtype)
-    check_output_dtype(output, compute)
+    box = None if roi is None else outputs_in(parse_roi(roi), shape, params, info.geometry, source_name)
+    epilogue = Epilogue(activation, reduce)
+    epilogue.check(compute)
+    result = epilogue.dtype(compute)
+    masking = resolve_masking(info, source_name, mask, outside, nan)
+    if masking is not None:
+        kernel_sums(weight)
+        check_outside(masking, info, 1 if reduce is not None else params.out_channels, result)
+    output = info.dtype if dtype == "same" else result if dtype is None else parse_dtype("dtype", dtype)
+    check_output_dtype(output, result)
     return Job(
         params=params,
         kernel=_loaded(kernel, given),
@@ -126,7 +156,11 @@ def resolve_job(
         compute_dtype=compute,
         output_dtype=output,
         output_scaling=info.scaling if dtype == "same" else None,
-        output_geometry=output_geometry(info.geometry, params),
+        output_geometry=output_geometry(info.geometry, params, (0, 0, 0) if box is None else box.origin),
+        box=box,
+        epilogue=epilogue,
+        masking=masking,
+        mask=mask[0] if mask is not None else None,
     )
 
 

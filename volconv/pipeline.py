@@ -47,6 +47,7 @@ def run(
     sink: Sink,
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
+    mask: Source | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Outcome:
     """Carry out a plan. The next block is read, and the last one written, while one is computed.
@@ -62,12 +63,14 @@ def run(
         Of ``plan.output_shape``; neither committed nor aborted here.
     weight : (C_out, C_in/groups, kD, kH, kW) array
     bias : (C_out,) array, optional
+    mask : Source, optional
+        Labels, of the source's size and of its volumes or one; there is one where the plan says so.
     progress : callable, optional
         Called with (output voxels done, output voxels in all) after each work item, from any thread, one at a time.
     """
     outcome = Outcome()
     total = math.prod(plan.output_shape)
-    convolution = Convolution(plan, weight, bias, source, sink)
+    convolution = Convolution(plan, weight, bias, source, sink, mask)
     blocks, threads = list(plan.blocks), plan.threads
     with convolution.engine.session():
         while blocks:
@@ -83,7 +86,8 @@ def run(
             del passed
             if blocks:
                 convolution.drop_memory()
-    source.finish()
+    for end in convolution.read_ends:
+        end.finish()
     return outcome
 
 

@@ -12,6 +12,7 @@ from volconv.engines import Problem, get_engine
 from volconv.engines.cpu.plan import choose
 from volconv.engines.cpu.workers import thread_count
 from volconv.engines.planar import planar_params
+from volconv.epilogue import NO_EPILOGUE
 from volconv.region import Region
 from volconv.shapes import full_output_shape
 from volconv.tiling import io_blocks, item_shape
@@ -20,21 +21,28 @@ from volconv.traffic import Traffic, traffic
 if TYPE_CHECKING:
     from volconv.budget import Ends
     from volconv.engines.factors import Factors
+    from volconv.epilogue import Epilogue
+    from volconv.masking import Masking
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
+    from volconv.roi import Box
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Everything that is decided before a voxel is read, as plain data.
 
-    The bits of the result depend on the first six fields alone.
+    The bits of the result depend on the fields up to ``algorithm`` alone.
 
     Parameters
     ----------
     params : Conv3dParams
     input_shape, output_shape : tuple of 5 ints
-        (N, C, D, H, W).
+        (N, C, D, H, W), of the source and of the sink.
+    origin : tuple of 3 ints
+        Where on the whole output's grid (D, H, W) the sink's first voxel lies.
+    epilogue : Epilogue
+    masking : Masking or None
     compute_dtype : numpy.dtype
     factors : Factors or None
         What the weights are a product of, if they are.
@@ -58,6 +66,9 @@ class Plan:
     params: Conv3dParams
     input_shape: Index5
     output_shape: Index5
+    origin: Triple
+    epilogue: Epilogue
+    masking: Masking | None
     compute_dtype: np.dtype[Any]
     factors: Factors | None
     algorithm: str
@@ -82,7 +93,9 @@ class Plan:
     @property
     def problem(self) -> Problem:
         """What the algorithm is given to solve."""
-        return real_problem(self.params, self.output_shape, self.compute_dtype, self.factors)
+        volumes, _, depth, height, width = self.output_shape
+        computed = volumes, self.params.out_channels, depth, height, width
+        return real_problem(self.params, computed, self.compute_dtype, self.factors)
 
 
 def real_problem(
@@ -110,6 +123,22 @@ def real_problem(
     return Problem(params, output_shape, compute_dtype, factors)
 
 
+def computed_shape(input_shape: Index5, params: Conv3dParams, box: Box | None) -> Index5:
+    """Shape (N, C_out, D, H, W) of the outputs that are computed: all, or those in a box.
+
+    Raises
+    ------
+    ShapeError
+    """
+    shape = full_output_shape(input_shape, params)
+    return shape if box is None else (*shape[:2], *box.size)
+
+
+def reduced_shape(computed: Index5, epilogue: Epilogue) -> Index5:
+    """Shape of what is left of them after the epilogue."""
+    return computed if epilogue.reduce is None else (computed[0], 1, *computed[2:])
+
+
 def make_plan(
     params: Conv3dParams,
     input_shape: Index5,
@@ -117,6 +146,9 @@ def make_plan(
     *,
     algorithm: str = "auto",
     factors: Factors | None = None,
+    box: Box | None = None,
+    epilogue: Epilogue = NO_EPILOGUE,
+    masking: Masking | None = None,
     threads: int | None = None,
     ends: Ends | None = None,
     memory: int | None = None,
@@ -133,6 +165,10 @@ def make_plan(
     algorithm : str
     factors : Factors, optional
         What the weights are a product of.
+    box : Box, optional
+        The outputs that are computed; all of them by default.
+    epilogue : Epilogue
+    masking : Masking, optional
     threads : int, optional
         One for each core by default.
     ends : Ends, optional
@@ -150,12 +186,13 @@ def make_plan(
     OutOfMemoryError
         Nothing fits into ``memory``; the message says what would.
     """
-    output_shape = full_output_shape(input_shape, params)
-    problem = real_problem(params, output_shape, compute_dtype, factors)
+    computed = computed_shape(input_shape, params, box)
+    output_shape = reduced_shape(computed, epilogue)
+    problem = real_problem(params, computed, compute_dtype, factors)
     choice = choose(algorithm, problem)
     needs = get_engine(choice.algorithm).needs(problem)
     count = thread_count(threads)
-    groups, box = item_shape(
+    groups, item_box = item_shape(
         problem.output_shape,
         problem.params,
         needs.grid,
@@ -163,18 +200,22 @@ def make_plan(
         item_bytes or needs.block_bytes,
         count,
         choice.candidates[choice.algorithm] if item_bytes is None else None,
+        together=epilogue.reduce is not None,
     )
     plan = Plan(
         params=params,
         input_shape=input_shape,
         output_shape=output_shape,
+        origin=box.origin if box is not None else (0, 0, 0),
+        epilogue=epilogue,
+        masking=masking,
         compute_dtype=compute_dtype,
         factors=factors,
         algorithm=choice.algorithm,
         candidates=choice.candidates,
         threads=count,
         item_groups=groups,
-        item_box=box,
+        item_box=item_box,
         blocks=(Region.whole(output_shape),) if output_shape[0] else (),
     )
     if block_box is not None:
@@ -182,7 +223,7 @@ def make_plan(
         return replace(plan, blocks=tuple(io_blocks(output_shape, 1, (on_grid[0], on_grid[1], on_grid[2]))))
     if ends is None:
         return plan
-    found = cut(problem, params, choice.algorithm, ends, memory, count)
+    found = cut(problem, plan, ends, memory)
     blocks = io_blocks(output_shape, found.volumes, found.box)
     return replace(
         plan,
@@ -192,5 +233,5 @@ def make_plan(
         blocks=tuple(blocks),
         copies=found.copies,
         memory=found.memory,
-        traffic=traffic(params, ends, blocks, found.caches, choice.candidates[choice.algorithm] / found.threads),
+        traffic=traffic(plan, ends, blocks, found),
     )

@@ -32,7 +32,9 @@ _PIECE = 1 << 20
 _FACTS = '; {"volconv": '
 
 
-def note(job: Job, volume: OpenVolume, *, algorithm: str, options: Mapping[str, str] | None) -> str:
+def note(
+    job: Job, volume: OpenVolume, mask: OpenVolume | None, *, algorithm: str, options: Mapping[str, str] | None
+) -> str:
     """One line for the output file: what it is made of, in a sentence, and how, as JSON.
 
     It is the same wherever the input lies and whenever it is read: no folder, and no time.
@@ -41,6 +43,7 @@ def note(job: Job, volume: OpenVolume, *, algorithm: str, options: Mapping[str, 
     ----------
     job : Job
     volume : OpenVolume
+    mask : OpenVolume or None
     algorithm : str
         As it was asked for; what "auto" picks follows from the rest.
     options : dict or None
@@ -70,6 +73,12 @@ def note(job: Job, volume: OpenVolume, *, algorithm: str, options: Mapping[str, 
         "scaling": None if job.output_scaling is None else asdict(job.output_scaling),
         "algorithm": algorithm,
         "co": dict(options or {}),
+        "roi": None if job.box is None else [list(job.box.origin), list(job.box.size)],
+        "activation": job.epilogue.activation,
+        "reduce": job.epilogue.reduce,
+        "mask": None if mask is None else [_identity(name) for name in mask.names],
+        "outside": None if job.masking is None or job.masking.outside is None else json_number(job.masking.outside),
+        "nan": "ignore" if job.masking is not None and job.masking.ignore_nan else None,
     }
     return f"volconv {__version__}: conv3d of {files} with {kernel}; {json.dumps(facts)}"
 

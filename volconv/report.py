@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from volconv import __version__
-from volconv.geometry import output_geometry
 from volconv.io.target import Target, check_target, translated
 from volconv.io.volume import Scaling
-from volconv.shapes import full_output_shape, multiply_adds
+from volconv.plan import computed_shape, reduced_shape
+from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from volconv.geometry import Geometry
     from volconv.io.volume import VolumeInfo
     from volconv.job import Job
-    from volconv.params import Conv3dParams, Triple
+    from volconv.params import Triple
     from volconv.plan import Plan
     from volconv.region import Index5
 
@@ -137,9 +137,7 @@ class ApplyReport:
     @property
     def shape(self) -> ShapeReport:
         """The shapes, as :func:`shape_report` tells them."""
-        return shape_report(
-            self.source.shape, self.job.params, self.target.dtype, self.job.bias is not None, self.source.geometry
-        )
+        return shape_report(self.source.shape, self.job, self.target.dtype, self.source.geometry)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON: one of the ``runs`` of :func:`report_document`, by the schema in ``docs/report.schema.json``."""
@@ -156,6 +154,10 @@ class ApplyReport:
                 "padding_value": json_number(params.padding_value),
                 "flip_kernel": self.job.flip_kernel,
             },
+            "roi": None if self.job.box is None else self.job.box._asdict(),
+            "activation": self.job.epilogue.activation,
+            "reduce": self.job.epilogue.reduce,
+            **_counting(self.job),
             "kernel": asdict(self.job.kernel),
             "bias": None if self.job.loaded_bias is None else asdict(self.job.loaded_bias),
             "weights": self.shape.parameters,
@@ -280,12 +282,17 @@ def _means(plan: Plan, spool_folder: str | None) -> dict[str, Any]:
     memory, traffic = plan.memory, plan.traffic
     assert memory is not None  # noqa: S101  # files are at the run's ends
     assert traffic is not None  # noqa: S101
-    facts = asdict(traffic)
     return {
         "memory": asdict(memory) | {"peak": memory.peak},
         "blocks_held": plan.copies,
-        "traffic": {name: facts[name] for name in ("read_bytes", "written_bytes", "halo", "in_turn")},
-        "spool": {"source": traffic.source_spool, "target": traffic.target_spool, "folder": spool_folder},
+        "traffic": {name: getattr(traffic, name) for name in ("read_bytes", "written_bytes", "halo")}
+        | {"in_turn": traffic.source.in_turn},
+        "spool": {
+            "source": traffic.source.spool,
+            "mask": traffic.mask.spool,
+            "target": traffic.target_spool,
+            "folder": spool_folder,
+        },
         "predicted_seconds": traffic.seconds,
     }
 
@@ -320,21 +327,26 @@ def json_number(value: complex) -> Any:
     return real if math.isfinite(real) else str(real)
 
 
-def shape_report(
-    input_shape: Index5,
-    params: Conv3dParams,
-    output_dtype: np.dtype[Any],
-    has_bias: bool,
-    geometry: Geometry | None = None,
-) -> ShapeReport:
-    """Report the shapes of a convolution.
+def _counting(job: Job) -> dict[str, Any]:
+    """Which voxels count, and what there is where none does."""
+    masking = job.masking
+    outside = None
+    if masking is not None and masking.labelled:
+        outside = "keep" if masking.outside is None else json_number(masking.outside)
+    return {
+        "mask": job.mask,
+        "outside": outside,
+        "nan": "ignore" if masking is not None and masking.ignore_nan else "spread",
+    }
 
-    Raises
-    ------
-    ShapeError
-        Input and parameters do not fit together.
-    """
-    shape = full_output_shape(input_shape, params)
+
+def shape_report(
+    input_shape: Index5, job: Job, output_dtype: np.dtype[Any], geometry: Geometry | None = None
+) -> ShapeReport:
+    """Report the shapes of a convolution."""
+    params = job.params
+    computed = computed_shape(input_shape, params, job.box)
+    shape = reduced_shape(computed, job.epilogue)
     known = geometry is not None and geometry.unit is not None
     return ShapeReport(
         input_shape=input_shape,
@@ -347,11 +359,11 @@ def shape_report(
         stride=params.stride,
         dilation=params.dilation,
         groups=params.groups,
-        macs=multiply_adds(shape, params),
-        parameters=math.prod(params.weight_shape) + (params.out_channels if has_bias else 0),
+        macs=multiply_adds(computed, params),
+        parameters=math.prod(params.weight_shape) + (params.out_channels if job.bias is not None else 0),
         output_dtype=output_dtype.name,
         output_bytes=math.prod(shape) * output_dtype.itemsize,
         input_spacing=geometry.spacing if geometry is not None and known else None,
-        output_spacing=output_geometry(geometry, params).spacing if geometry is not None and known else None,
+        output_spacing=job.output_geometry.spacing if known else None,
         unit=geometry.unit if geometry is not None else None,
     )

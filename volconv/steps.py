@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from volconv.padding import PaddedAxis
-    from volconv.params import Conv3dParams
+    from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
 
 
@@ -61,8 +61,26 @@ class Step:
             )
 
 
-def steps(blocks: Iterable[Region], axes: Sequence[PaddedAxis], params: Conv3dParams) -> Iterator[Step]:
+def steps(
+    blocks: Iterable[Region],
+    axes: Sequence[PaddedAxis],
+    params: Conv3dParams,
+    counts: tuple[int, int],
+    origin: Triple = (0, 0, 0),
+) -> Iterator[Step]:
     """The steps of a run, in the order of its blocks.
+
+    Parameters
+    ----------
+    blocks : iterable of Region
+        Of the output.
+    axes : 3 PaddedAxis
+        Of the input.
+    params : Conv3dParams
+    counts : 2 ints
+        Volumes and channels of the input; one volume is that of all outputs.
+    origin : 3 ints
+        Where on the whole output's grid blocks are counted from.
 
     Examples
     --------
@@ -70,7 +88,7 @@ def steps(blocks: Iterable[Region], axes: Sequence[PaddedAxis], params: Conv3dPa
     >>> from volconv.padding import padded_axes
     >>> from volconv.tiling import io_blocks
     >>> params = Conv3dParams.parse((1, 1, 3, 3, 3), padding="same")
-    >>> found = steps(io_blocks((1, 1, 6, 9, 9), 1, (2, 9, 9)), padded_axes((6, 9, 9), params), params)
+    >>> found = steps(io_blocks((1, 1, 6, 9, 9), 1, (2, 9, 9)), padded_axes((6, 9, 9), params), params, (1, 1))
     >>> [(step.piece.extents[0], step.kept) for step in found]
     [(((0, 3),), 0), (((1, 5),), 2), (((3, 6),), 2)]
     """
@@ -78,10 +96,12 @@ def steps(blocks: Iterable[Region], axes: Sequence[PaddedAxis], params: Conv3dPa
     for block in blocks:
         extents = []
         for i, axis in enumerate(axes):
-            span = padded_interval(block.start[2 + i], block.stop[2 + i], params.stride[i], params.effective_kernel[i])
+            start, stop = block.start[2 + i] + origin[i], block.stop[2 + i] + origin[i]
+            span = padded_interval(start, stop, params.stride[i], params.effective_kernel[i])
             extents.append(tuple(axis.extents(*span)))
         piece = Piece(tuple(extents))
-        last = Step(block, params.in_channels, piece, _kept(last, block, piece))
+        shown = block if counts[0] > 1 else block.along(0, 0, 1)
+        last = Step(shown, counts[1], piece, _kept(last, shown, piece))
         yield last
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,12 +102,14 @@ def item_shape(
     block_bytes: int,
     threads: int,
     seconds: float | None = None,
+    together: bool = False,
 ) -> tuple[int, Triple]:
     """Groups and box (D, H, W) of one work item.
 
     The box is the one, in multiples of ``grid``, that should take least time: ``seconds`` in all on one thread, more
     where rows are cut or blocks larger than ``block_bytes``, and what reading blocks with their halos takes, shared by
     threads. Without ``seconds`` halos count most. Bits do not depend on it; it may depend on threads.
+    ``together`` keeps all groups in one item.
 
     Examples
     --------
@@ -115,6 +118,9 @@ def item_shape(
     >>> item_shape((1, 1, 256, 256, 256), same, (1, 1, 1), 4, 1 << 19, 2)
     (1, (24, 16, 256))
     """
+    if together:
+        one = replace(params, groups=1)
+        return params.groups, item_shape(output_shape, one, grid, itemsize, block_bytes, threads, seconds)[1]
     volumes, _, depth, height, width = output_shape
     block_bytes = max(1, block_bytes)
     channels = params.in_channels // params.groups
@@ -149,8 +155,8 @@ def item_shape(
     box = (min(best[0], depth), min(best[1], height), min(best[2], width))
     block_size = voxel * math.prod(block_shape(box, params))
     boxes = math.prod(-(-s // b) for s, b in zip(output_shape[2:], box, strict=True))
-    together = params.groups * volumes * boxes // (ITEMS_PER_THREAD * threads)
-    return max(1, min(block_bytes // max(1, block_size), together, params.groups)), box
+    side_by_side = params.groups * volumes * boxes // (ITEMS_PER_THREAD * threads)
+    return max(1, min(block_bytes // max(1, block_size), side_by_side, params.groups)), box
 
 
 def work_items(block: Region, groups: int, item_groups: int, box: Triple) -> Iterator[Item]:

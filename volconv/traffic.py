@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from volconv.io.raw import in_turn
 from volconv.padding import padded_axes
@@ -14,15 +14,37 @@ from volconv.steps import steps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from volconv.budget import Ends
+    from volconv.budget import Cut, Ends
     from volconv.io.volume import VolumeInfo
-    from volconv.params import Conv3dParams
+    from volconv.plan import Plan
 
 #: Bytes a second of voxels that lie as they are, that are packed, and that are unpacked (set by
 #: tests/benchmarks/large.py).
 PLAIN_RATE = 1.5e9
 PACKING_RATE = 250e6
 UNPACKING_RATE = 400e6
+
+
+class FileReading(NamedTuple):
+    """How a file is read.
+
+    Parameters
+    ----------
+    in_turn : bool
+        Once, from start to end.
+    spool : int
+        Bytes of a temporary file for what does not come in the file's order.
+    cache : int
+        Memory for pieces of the file that are kept unpacked.
+    voxels, once : int
+        How many are read, and how many would be if none were read twice.
+    """
+
+    in_turn: bool = False
+    spool: int = 0
+    cache: int = 0
+    voxels: int = 0
+    once: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +57,10 @@ class Traffic:
         Of stored voxels, as they are unpacked.
     halo : float
         Share of what is needed that is read more than once.
-    in_turn : bool
-        The source is read once, from start to end.
-    source_spool, target_spool : int
-        Bytes of temporary files for what does not come in a file's order.
-    source_cache, target_cache : int
-        Memory for pieces of files that are kept unpacked.
+    source, mask : FileReading
+        How they are read; no mask is read as nothing.
+    target_spool, target_cache : int
+        Bytes of a temporary file for what does not come in the target's order, and of memory for pieces of it.
     seconds : float
         Predicted for the whole run.
     """
@@ -48,49 +68,63 @@ class Traffic:
     read_bytes: int
     written_bytes: int
     halo: float
-    in_turn: bool
-    source_spool: int
+    source: FileReading
+    mask: FileReading
     target_spool: int
-    source_cache: int
     target_cache: int
     seconds: float
 
     @property
     def spool_bytes(self) -> int:
         """Of all temporary files."""
-        return self.source_spool + self.target_spool
+        return self.source.spool + self.mask.spool + self.target_spool
 
 
-def traffic(
-    params: Conv3dParams, ends: Ends, blocks: Sequence[Region], caches: tuple[int, int], compute_seconds: float
-) -> Traffic:
+def traffic(plan: Plan, ends: Ends, blocks: Sequence[Region], cut: Cut) -> Traffic:
     """Follow a run through its blocks, without a voxel."""
-    source, target = ends.source, ends.target
-    axes = padded_axes(source.shape[2:], params)
-    regions = [region for step in steps(blocks, axes, params) for region, _ in step.fresh()]
-    read = sum(math.prod(region.shape) for region in regions)
-    once = sum(
-        math.prod(region.shape)
-        for step in steps([Region.whole(target.shape)] if blocks else [], axes, params)
-        for region, _ in step.fresh()
-    )
-    turns = source.access.in_turn and in_turn(regions, source.shape, source.access.order)
+    target, (target_cache, *caches) = ends.target, cut.caches
+    source, *masks = (_followed(plan, end, blocks, cache) for end, cache in zip(ends.read, caches, strict=True))
     follows = target.access.in_turn and in_turn(blocks, target.shape, target.access.order, gaps=False)
-    read_bytes, written_bytes = read * source.dtype.itemsize, target.nbytes if blocks else 0
+    read_bytes = [reading.voxels * end.dtype.itemsize for reading, end in zip((source, *masks), ends.read, strict=True)]
+    written_bytes = target.nbytes if blocks else 0
+    compute_seconds = plan.candidates[plan.algorithm] / cut.threads * (1 if plan.masking is None else 2)
     return Traffic(
-        read_bytes=read_bytes,
+        read_bytes=sum(read_bytes),
         written_bytes=written_bytes,
-        halo=max(0.0, read / once - 1) if once else 0.0,  # blocks may skip what strides do
-        in_turn=turns,
-        source_spool=0 if turns else source.access.spool_bytes,
+        halo=max(0.0, source.voxels / source.once - 1) if source.once else 0.0,  # blocks may skip what strides do
+        source=source,
+        mask=masks[0] if masks else FileReading(),
         target_spool=0 if follows else target.access.spool_bytes,
-        source_cache=caches[0],
-        target_cache=caches[1],
+        target_cache=target_cache,
         seconds=max(
             compute_seconds,
-            read_bytes / (UNPACKING_RATE if _packed(source) else PLAIN_RATE),
+            sum(
+                count / (UNPACKING_RATE if _packed(end) else PLAIN_RATE)
+                for count, end in zip(read_bytes, ends.read, strict=True)
+            ),
             written_bytes / (PACKING_RATE if _packed(target) else PLAIN_RATE),
         ),
+    )
+
+
+def _followed(plan: Plan, source: VolumeInfo, blocks: Sequence[Region], cache: int) -> FileReading:
+    axes = padded_axes(source.shape[2:], plan.params)
+    whole = [Region.whole(plan.output_shape)] if blocks else []
+    regions, once = (
+        [
+            region
+            for step in steps(parts, axes, plan.params, source.shape[:2], plan.origin)
+            for region, _ in step.fresh()
+        ]
+        for parts in (blocks, whole)
+    )
+    turns = source.access.in_turn and in_turn(regions, source.shape, source.access.order)
+    return FileReading(
+        in_turn=turns,
+        spool=0 if turns else source.access.spool_bytes,
+        cache=cache,
+        voxels=sum(math.prod(region.shape) for region in regions),
+        once=sum(math.prod(region.shape) for region in once),
     )
 
 

@@ -20,9 +20,11 @@ from volconv_cli.options import (
     debug_option,
     effective_config,
     kernel_option,
+    mask_options,
     memory_option,
     overwrite_option,
     reading_options,
+    result_options,
     stack_option,
 )
 
@@ -47,6 +49,8 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @kernel_option(required=False)
 @conv_options
 @click.option("--flip-kernel", is_flag=True, help="Flip the kernel: convolution in the mathematical sense.")
+@result_options
+@mask_options
 @click.option(
     "--dtype",
     metavar="DTYPE|same",
@@ -116,6 +120,8 @@ def command(
       volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o o.nii.gz
       volconv apply cells.tif -k sobel --padding 1 --padding-mode reflect -o e.h5
       volconv apply ct.nii -k box:size=3 --padding 1 --padding-value -1000 -o m.h5
+      volconv apply brain.nii -k sobel --padding same --reduce norm -o magnitude.nii
+      volconv apply t1.nii -k box:size=5 --padding same --mask brain.nii -o t1s.nii
       volconv apply brain.nii -k unet.npz:weight -b unet.npz:bias -o features.nii
       volconv apply sub-*.nii.gz --config smooth.toml -o 'out/{stem}_smooth{ext}'
       volconv apply sub-*.nii.gz --config smooth.toml -o 'o/{name}' --mkdir -j 4

@@ -81,6 +81,22 @@ def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict
     return found
 
 
+def region(value: Any) -> Any:
+    """Check ``"10:20,:,5:"``, and keep it as it was written."""
+    from volconv.roi import parse_roi
+
+    try:
+        parse_roi(value)
+    except ParameterError as error:
+        raise click.BadParameter(str(error).removeprefix("roi ")) from None
+    return value
+
+
+def number_or_keep(value: Any) -> Any:
+    """Parse ``"keep"`` or a number."""
+    return value if value == "keep" else number(value)
+
+
 def memory_size(value: Any) -> Any:
     """Check ``"512M"``, and keep it as it was written."""
     from volconv.memory import parse_memory
@@ -155,6 +171,65 @@ def conv_options(command: F) -> F:
                 type=click.IntRange(min=1),
                 metavar="N",
                 help="Groups of channels convolved apart.  [default: 1; the number of channels for a 3-D kernel]",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def result_options(command: F) -> F:
+    """Give what is made of the results, and which of them there are."""
+    for option in reversed(
+        [
+            click.option(
+                "--roi",
+                type=region,
+                metavar="Z0:Z1,Y0:Y1,X0:X1[UNIT]",
+                help="Only outputs whose centres lie in this part of the input, in voxels or, with a unit, in lengths "
+                "from its first voxel (10:20,:,5: or 0:40,0:60,0:60mm); what they see beyond it is read.",
+            ),
+            click.option(
+                "--activation",
+                metavar="NAME",
+                help="Done to every result: relu, leaky_relu, elu, sigmoid, silu, softplus, tanh, abs, square, sqrt, "
+                "exp or log.",
+            ),
+            click.option(
+                "--reduce",
+                metavar="norm|sum|max|mean",
+                help="Make one channel of all output channels, after the activation: the norm of sobel's three is the "
+                "gradient's magnitude.",
+            ),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+def mask_options(command: F) -> F:
+    """Give which voxels count."""
+    for option in reversed(
+        [
+            click.option(
+                "--mask",
+                metavar="FILE",
+                help="Filter inside a mask only (not 0), by normalised convolution; each label of several by itself.",
+            ),
+            click.option(
+                "--outside",
+                type=number_or_keep,
+                metavar="keep|NUMBER",
+                default="keep",
+                show_default=True,
+                help="What outputs are where the mask is 0: the input's values, or a number.",
+            ),
+            click.option(
+                "--nan",
+                metavar="spread|ignore",
+                default="spread",
+                show_default=True,
+                help="Whether voxels that are NaN count; 'ignore' leaves them out, by normalised convolution.",
             ),
         ]
     ):

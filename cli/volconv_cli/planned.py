@@ -24,7 +24,11 @@ def plan_lines(report: ApplyReport) -> list[str]:
     read += f", {traffic.halo:.1%} of it as halos" if traffic.halo else ", nothing twice"
     spools = [
         f"{size(count)} for the {what}"
-        for count, what in ((traffic.source_spool, "input"), (traffic.target_spool, "output"))
+        for count, what in (
+            (traffic.source.spool, "input"),
+            (traffic.mask.spool, "mask"),
+            (traffic.target_spool, "output"),
+        )
         if count
     ]
     blocks = str(len(plan.blocks))

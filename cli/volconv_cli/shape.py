@@ -15,6 +15,7 @@ from volconv_cli.options import (
     integers,
     kernel_option,
     reading_options,
+    result_options,
     triple,
 )
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--kernel-size", type=triple, metavar="D,H,W", help="Instead of --kernel: its size.")
 @click.option("--out-channels", type=click.IntRange(min=1), metavar="N", help="With --kernel-size.  [default: 1]")
 @conv_options
+@result_options
 @click.option("--dtype", metavar="DTYPE|same", help="Output dtype.  [default: as 'volconv apply' would choose]")
 @reading_options
 @config_option
@@ -132,12 +134,14 @@ def _report(
         weights = np.broadcast_to(np.float32(0), (out_channels or 1, per_group, *size))
     name = input_file or "--input-shape"
     job = resolve_job(info, weights, source_name=name, groups=groups, bias=bias, dtype=dtype, **parameters)
-    report = shape_report(info.shape, job.params, job.output_dtype, job.bias is not None, known)
+    report = shape_report(info.shape, job, job.output_dtype, known)
     if not planned:
         return report, None
     # Weights of which only the size is known are taken for what they mostly are: no products.
     factors = None if kernel is None else find_factors(job.params, job.weight, job.compute_dtype)
-    return report, make_plan(job.params, info.shape, job.compute_dtype, factors=factors)
+    return report, make_plan(
+        job.params, info.shape, job.compute_dtype, factors=factors, box=job.box, epilogue=job.epilogue
+    )
 
 
 def _show_algorithms(plan: Plan) -> None:
