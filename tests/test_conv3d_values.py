@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 import reference
 import volconv
 from cases import DTYPES, cases, values
+from ends import FileSink, FileSource
 from tolerances import BOUND, allowed, assert_matches
 from volconv.dtypes import compute_dtype
 from volconv.engines.cpu.gemm import panel_box
 from volconv.engines.factors import find_factors
 from volconv.errors import ParameterError
-from volconv.io.array import ArraySink, ArraySource
-from volconv.io.volume import Access
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import make_plan
@@ -61,28 +60,6 @@ def tiny_blocks(x, w, b, algorithm, threads=2, block_box=None, item_bytes=1, cop
     out = np.full(plan.output_shape, 77, compute)
     run(replace(plan, copies=copies), FileSource(x), FileSink(out), w, b)
     return out, plan
-
-
-class FileSource(ArraySource):
-    """An array that is read as files are: into memory of the reader's."""
-
-    def __init__(self, array):
-        super().__init__(array)
-        self.info = replace(self.info, access=Access(order=(1, 0, 2, 3, 4)))
-
-    def read(self, region):
-        raise AssertionError(f"files are read into memory that is there (got {region})")
-
-
-class FileSink(ArraySink):
-    """An array that is written as files are."""
-
-    def __init__(self, array):
-        super().__init__(array)
-        self.info = replace(self.info, access=Access(order=(0, 2, 1, 3, 4)))
-
-    def view(self, region):
-        raise AssertionError(f"files are no memory (got {region})")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cmath
+import json
 import math
 
 import numpy as np
@@ -9,9 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volconv.epilogue import Counts, check_output_dtype, count_non_finite, store
-from volconv.errors import DtypeError
+import volconv
+from command import make_nifti, noise, read
+from command import volconv as command
+from ends import FileSink, FileSource
+from volconv.epilogue import ACTIVATIONS, Counts, Epilogue, check_output_dtype, count_non_finite, store
+from volconv.errors import DtypeError, ParameterError
 from volconv.io.volume import Scaling
+from volconv.params import Conv3dParams
+from volconv.pipeline import run
+from volconv.plan import make_plan
 
 INTEGERS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 FLOATS = ("float32", "float64")
@@ -165,3 +174,148 @@ def test_complex_outputs_hold_everything(dtype):
 def test_outputs_that_are_no_numbers(dtype):
     with pytest.raises(DtypeError, match=r"^output dtype must be an integer, float or complex one \(got "):
         check_output_dtype(np.dtype(dtype), np.dtype("float32"))
+
+
+# Activations and reductions.
+
+TORCH_NAMES = (
+    "relu",
+    "leaky_relu",
+    "elu",
+    "sigmoid",
+    "silu",
+    "softplus",
+    "tanh",
+    "abs",
+    "square",
+    "sqrt",
+    "exp",
+    "log",
+)
+
+FORMULAS = {
+    "relu": lambda v: max(v, 0.0),
+    "leaky_relu": lambda v: v if v >= 0 else 0.01 * v,
+    "elu": lambda v: v if v >= 0 else math.expm1(v),
+    "sigmoid": lambda v: 1 / (1 + math.exp(-v)),
+    "silu": lambda v: v / (1 + math.exp(-v)),
+    "softplus": lambda v: math.log1p(math.exp(v)),
+    "tanh": math.tanh,
+    "abs": abs,
+    "square": lambda v: v * v,
+    "sqrt": lambda v: math.sqrt(v) if v >= 0 else math.nan,
+    "exp": math.exp,
+    "log": lambda v: math.log(v) if v > 0 else -math.inf if v == 0 else math.nan,
+}
+
+
+@pytest.mark.parametrize("name", TORCH_NAMES)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_activations_are_their_formulas(name, dtype):
+    assert set(ACTIVATIONS) == set(TORCH_NAMES) == set(FORMULAS)
+    values = np.concatenate([np.linspace(-9, 9, 145), [0.0]]).astype(dtype)
+    with np.errstate(all="ignore"):
+        got = Epilogue(name)(values.copy()[np.newaxis])[0]
+    assert got.dtype == dtype
+    expected = np.array([FORMULAS[name](float(v)) for v in values])
+    assert np.allclose(got, expected, rtol=8 * np.finfo(dtype).eps, atol=np.finfo(dtype).eps, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", TORCH_NAMES)
+def test_activations_keep_nan_and_take_infinity(name):
+    values = np.array([[math.nan, math.inf]], "f4")
+    with np.errstate(all="ignore"):
+        got = Epilogue(name)(values)[0]
+    assert math.isnan(got[0])
+    assert got[1] == (1 if name in ("sigmoid", "tanh") else math.inf)
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, "complex64", "complex128"])
+@pytest.mark.parametrize("reduce", ["norm", "sum", "max", "mean"])
+def test_reductions_are_numpys(reduce, dtype):
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((5, 3, 4, 6)).astype(dtype)
+    if values.dtype.kind == "c":
+        values += 1j * rng.standard_normal(values.shape)
+        if reduce == "max":
+            return
+    wide = values.astype(np.clongdouble if values.dtype.kind == "c" else np.longdouble)
+    expected = {"norm": lambda v: np.sqrt((abs(v) ** 2).sum(0)), "sum": lambda v: v.sum(0),
+                "max": lambda v: v.max(0), "mean": lambda v: v.mean(0)}[reduce](wide)  # fmt: skip
+    epilogue = Epilogue(None, reduce)
+    got = epilogue(values.copy())
+    assert got.shape == (1, 3, 4, 6)
+    assert got.dtype == epilogue.dtype(values.dtype)
+    assert np.allclose(got[0], expected, rtol=16 * np.finfo(dtype).eps, atol=4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("name", ["tanh", "abs", "square", "sqrt", "exp", "log"])
+def test_complex_activations(name):
+    values = np.array([[1 + 2j, -3 + 0.5j, -1j]], "c16")
+    got = Epilogue(name)(values.copy())[0]
+    expected = [getattr(cmath, name)(v) if hasattr(cmath, name) else {"abs": abs, "square": lambda v: v * v}[name](v)
+                for v in values[0].tolist()]  # fmt: skip
+    assert np.allclose(got, expected, rtol=1e-14)
+    assert got.dtype == Epilogue(name).dtype(values.dtype)
+
+
+@pytest.mark.parametrize(
+    ("epilogue", "dtype", "message"),
+    [
+        (Epilogue("gelu"), "f4", "activation must be one of relu, leaky_relu, elu,"),
+        (Epilogue(None, "min"), "f4", "reduce must be one of norm, sum, max, mean (got 'min')"),
+        (Epilogue("relu"), "c8", "activation must be one of tanh, abs, square, sqrt, exp, log where results are"),
+        (Epilogue("exp", "max"), "c8", "reduce must be norm, sum or mean where results are complex (got 'max')"),
+    ],
+)  # fmt: skip
+def test_what_there_is_not(epilogue, dtype, message):
+    with pytest.raises((ParameterError, DtypeError)) as error:
+        epilogue.check(np.dtype(dtype))
+    assert message in error.value.message
+
+
+def test_the_largest_magnitude():
+    Epilogue("abs", "max").check(np.dtype("c8"))
+    assert Epilogue("abs", "max")(np.array([[3 + 4j], [1j]], "c8")).tolist() == [[5]]
+
+
+@pytest.mark.parametrize("activation", [None, *TORCH_NAMES])
+@pytest.mark.parametrize("reduce", [None, "norm", "mean"])
+def test_seams_change_no_bit(activation, reduce):
+    """Of work items and blocks of any size, aligned in memory or not."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, 2, 9, 10, 37)).astype("f4"), rng.standard_normal((6, 1, 3, 3, 3)).astype("f4")
+    params, epilogue = Conv3dParams.parse(w.shape, padding=1, groups=2), Epilogue(activation, reduce)
+    results = []
+    for cut in ({}, {"block_box": (3, 4, 11), "item_bytes": 1}):
+        plan = make_plan(params, x.shape, x.dtype, algorithm="direct", epilogue=epilogue, threads=2, **cut)
+        assert plan.output_shape == (1, 6 if reduce is None else 1, 9, 10, 37)
+        results.append(np.empty(plan.output_shape, "f4"))
+        run(plan, FileSource(x), FileSink(results[-1]), w, None)
+    assert results[0].tobytes() == results[1].tobytes()
+    with np.errstate(all="ignore"):
+        assert np.allclose(results[0], epilogue(volconv.conv3d(x, w, padding=1, groups=2)[0])[np.newaxis],
+                           rtol=1e-6, atol=1e-6, equal_nan=True)  # fmt: skip
+
+
+def test_the_gradients_magnitude(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(tmp_path)
+    make_nifti("in.nii", noise((9, 10, 11)))
+    command("apply", "in.nii", "-k", "sobel", "--padding", 1, "-o", "three.nii")
+    command("apply", "in.nii", "-k", "sobel", "--padding", 1, "--reduce", "norm", "-o", "one.nii", "--json")
+    run_ = json.loads(capfd.readouterr().out)["runs"][0]
+    assert (run_["activation"], run_["reduce"], run_["target"]["shape"]) == (None, "norm", [1, 1, 9, 10, 11])
+    three, one = read("three.nii"), read("one.nii")
+    assert np.allclose(one, np.sqrt((three**2).sum(1, keepdims=True)), rtol=1e-5)
+    command("apply", "in.nii", "-k", "sobel", "--reduce", "median", "-o", "no.nii", code=2)
+    assert "reduce must be one of norm, sum, max, mean (got 'median')" in capfd.readouterr().err
+
+
+def test_a_complex_volume_as_magnitudes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = (noise((9, 10, 11)) + 1j * noise((9, 10, 11), seed=1)).astype("c8")
+    make_nifti("in.nii", x)
+    command("apply", "in.nii", "-k", "box:size=3", "--padding", 1, "-o", "complex.nii")
+    command("apply", "in.nii", "-k", "box:size=3", "--padding", 1, "--activation", "abs", "-o", "real.nii")
+    assert read("real.nii").dtype == np.float32
+    assert np.allclose(read("real.nii"), abs(read("complex.nii")), rtol=1e-6)

@@ -18,8 +18,20 @@ if TYPE_CHECKING:
 
 
 def _abs(values: NDArray[Any]) -> NDArray[Any]:
-    result: NDArray[Any] = np.abs(values) if values.dtype.kind == "c" else np.abs(values, out=values)
+    # Of complex values NumPy's own rounds in one way or another, by where in memory they are.
+    result: NDArray[Any] = (
+        np.hypot(values.real, values.imag) if values.dtype.kind == "c" else np.abs(values, out=values)
+    )
     return result
+
+
+def _square(values: NDArray[Any]) -> NDArray[Any]:
+    if values.dtype.kind != "c":
+        values *= values
+        return values
+    real, imag = values.real.copy(), values.imag.copy()
+    values.real, values.imag = real * real - imag * imag, 2 * (real * imag)
+    return values
 
 
 def _leaky_relu(values: NDArray[Any]) -> NDArray[Any]:
@@ -50,7 +62,7 @@ ACTIVATIONS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "softplus": lambda v: np.logaddexp(0, v, out=v),
     "tanh": lambda v: np.tanh(v, out=v),
     "abs": _abs,
-    "square": lambda v: np.square(v, out=v),
+    "square": _square,
     "sqrt": lambda v: np.sqrt(v, out=v),
     "exp": lambda v: np.exp(v, out=v),
     "log": lambda v: np.log(v, out=v),

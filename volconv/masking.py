@@ -120,7 +120,7 @@ def check_outside(masking: Masking, info: VolumeInfo, channels: int, result: np.
 
 
 def kernel_sums(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Sum of weights, and of their magnitudes, of each output channel.
+    """Sum of weights, and of their magnitudes, of each output channel, in double precision.
 
     Raises
     ------
@@ -209,8 +209,26 @@ class Normalised:
         weights = self._convolve(some, first_group, "weights")
         channels = slice(first_out, first_out + len(values))
         sums, close = self._sums[channels], self._close[channels]
-        scale = np.divide(sums, weights)
-        scale[np.abs(weights - sums) <= close] = 1
-        scale[np.abs(weights) <= close] = np.nan
-        values *= scale
+        whole, nothing = _magnitude(weights - sums) <= close, _magnitude(weights) <= close
+        if values.dtype.kind != "c":
+            scale = sums / weights
+            scale[whole] = 1
+            values *= scale
+            values[nothing] = np.nan
+            return values
+        # NumPy rounds complex products in one way or another, by where in memory they are: here they are real ones.
+        squared = weights.real * weights.real + weights.imag * weights.imag
+        real = (sums.real * weights.real + sums.imag * weights.imag) / squared
+        imag = (sums.imag * weights.real - sums.real * weights.imag) / squared
+        real[whole], imag[whole] = 1, 0
+        values.real, values.imag = (
+            values.real * real - values.imag * imag,
+            values.real * imag + values.imag * real,
+        )
+        values[nothing] = np.nan
         return values
+
+
+def _magnitude(values: NDArray[Any]) -> NDArray[Any]:
+    magnitude: NDArray[Any] = np.hypot(values.real, values.imag) if values.dtype.kind == "c" else np.abs(values)
+    return magnitude

@@ -49,6 +49,8 @@ class Plan:
     algorithm : str
     candidates : dict
         Predicted seconds on one thread by algorithm.
+    problem : Problem
+        What the algorithm is given to solve.
     threads : int
     item_groups : int
     item_box : tuple of 3 ints
@@ -73,6 +75,7 @@ class Plan:
     factors: Factors | None
     algorithm: str
     candidates: dict[str, float]
+    problem: Problem
     threads: int
     item_groups: int
     item_box: Triple
@@ -90,21 +93,22 @@ class Plan:
         """Which algorithm, and what each that could do it is predicted to take: for JSON."""
         return {"name": self.algorithm, "predicted_seconds": self.candidates}
 
-    @property
-    def problem(self) -> Problem:
-        """What the algorithm is given to solve."""
-        volumes, _, depth, height, width = self.output_shape
-        computed = volumes, self.params.out_channels, depth, height, width
-        return real_problem(self.params, computed, self.compute_dtype, self.factors)
-
 
 def real_problem(
-    params: Conv3dParams, output_shape: Index5, compute_dtype: np.dtype[Any], factors: Factors | None
+    params: Conv3dParams,
+    output_shape: Index5,
+    compute_dtype: np.dtype[Any],
+    factors: Factors | None,
+    *,
+    sides: bool = True,
 ) -> Problem:
     """A convolution as algorithms see it: real, and of voxels that some output sees.
 
-    Where a kernel has one tap along an axis, blocks hold every ``stride``-th voxel only.
+    Where a kernel has one tap along an axis, blocks hold every ``stride``-th voxel only. ``sides`` says that outputs
+    reach both sides of each axis, and blocks hold the padding as it is; else algorithms are not told of it.
     """
+    if not sides:
+        params = replace(params, padding_low=(0, 0, 0), padding_high=(0, 0, 0))
 
     def where_several_taps(values: Triple, otherwise: int) -> Triple:
         d, h, w = (otherwise if k == 1 else v for k, v in zip(params.kernel_size, values, strict=True))
@@ -188,7 +192,8 @@ def make_plan(
     """
     computed = computed_shape(input_shape, params, box)
     output_shape = reduced_shape(computed, epilogue)
-    problem = real_problem(params, computed, compute_dtype, factors)
+    sides = box is None and masking is None
+    problem = real_problem(params, computed, compute_dtype, factors, sides=sides)
     choice = choose(algorithm, problem)
     needs = get_engine(choice.algorithm).needs(problem)
     count = thread_count(threads)
@@ -213,6 +218,7 @@ def make_plan(
         factors=factors,
         algorithm=choice.algorithm,
         candidates=choice.candidates,
+        problem=problem,
         threads=count,
         item_groups=groups,
         item_box=item_box,
