@@ -186,11 +186,11 @@ def test_where_all_counts_bits_are_those_without_a_mask(algorithm):
     assert ignored[..., :13].tobytes() == plain[..., :13].tobytes()
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", ["direct", "separable", "winograd", "fft", "gemm"])
 def test_padding_counts_where_nan_is_left_out(algorithm):
     """Tiles of a whole axis must not take it for nothing."""
     rng = np.random.default_rng(3)
-    x, w = rng.random((1, 1, 20, 20, 20)).astype("f4"), np.full((1, 1, 3, 3, 3), 1 / 27, "f4")
+    x, w = rng.random((1, 1, 23, 23, 23)).astype("f4"), np.full((1, 1, 3, 3, 3), 1 / 27, "f4")
     x[0, 0, 3, 4, 5] = np.nan
     case = case_of(x, w)
     got = filtered(x, w, None, None, Masking(False, True), case, algorithm, tiny=False)
