@@ -14,7 +14,7 @@ from volconv.engines import get_engine, item_voxels, prepare
 from volconv.engines.cpu.memory import LINE, Buffers
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NO_EPILOGUE, NONE_LOST, Counts, count_non_finite, store
-from volconv.masking import Normalised, whole_labels
+from volconv.normalised import Normalised, whole_labels
 from volconv.padding import FILL, every, padded_axes, read_block
 from volconv.shapes import padded_interval
 from volconv.steps import steps
@@ -75,10 +75,11 @@ class Convolution:
         weight = convert("weight", weight, plan.compute_dtype)
         bias = convert("bias", np.zeros(plan.params.out_channels) if bias is None else bias, plan.compute_dtype)
         self._normalised: Normalised | None = None
-        self._bias: NDArray[Any] | None = None
         if plan.masking is not None:
-            self._normalised = Normalised(self._convolved, weight, self._room)
-            self._bias, bias = bias[:, None, None, None], np.zeros_like(bias)
+            self._normalised = Normalised(
+                self._convolved, weight, bias, plan.params.groups, plan.masking, plan.epilogue
+            )
+            bias = np.zeros_like(bias)
         scaling, fill = source.info.scaling, plan.params.padding_value
         # What a block is made of: which part of a voxel, what pads it, how it is scaled.
         self._parts: tuple[tuple[Callable[[Any], Any], complex, Scaling | None], ...] = (
@@ -188,7 +189,7 @@ class Convolution:
             values = self.plan.epilogue(self._convolved(padded, first))
         else:
             labels = None if stored.labels is None else self._labels(stored.labels, item, (d, h, w), padded.shape[2:])
-            values = self._masked(padded, labels, first, size)
+            values = self._normalised(padded, self._room(padded), labels, self._centres(size), first)
         lost = store(values, target, self.sink.info.scaling)
         return lost if lost is not NONE_LOST else self._counted(target)
 
@@ -210,43 +211,6 @@ class Convolution:
         values.real, values.imag = sums[:, 0], sums[:, 1]
         return values
 
-    def _masked(self, padded: NDArray[Any], labels: NDArray[Any] | None, first: int, size: Triple) -> NDArray[Any]:
-        """Results of the voxels that count, label by label, and what there is outside."""
-        plan, (normalised, masking) = self.plan, (self._normalised, self.plan.masking)
-        assert normalised is not None  # noqa: S101  # there is a mask, or NaN is left out
-        assert masking is not None  # noqa: S101
-        assert self._bias is not None  # noqa: S101
-        channel = first * plan.params.out_channels // plan.params.groups
-        bias = self._bias
-        counted = ~np.isnan(padded).any(axis=1) if masking.ignore_nan else np.ones((1, *padded.shape[2:]), bool)
-
-        def of(voxels: NDArray[np.bool_]) -> NDArray[Any]:
-            values = normalised(padded, voxels, first, channel)
-            values += bias[channel : channel + len(values)]
-            return plan.epilogue(values)
-
-        if labels is None:
-            return of(counted)
-        centres = self._centres(size)
-        own = labels[centres]
-        found = np.unique(own)
-        if len(found) == 1 and found[0]:
-            return of(counted & (labels == found[0]))
-        channels = 1 if plan.epilogue.reduce is not None else len(padded) * plan.params.out_channels
-        channels = max(1, channels // plan.params.in_channels)
-        result = self._buffers.get("masked", (channels, *size), plan.epilogue.dtype(plan.compute_dtype))
-        for label in found:
-            if label:
-                np.copyto(result, of(counted & (labels == label)), where=own == label)
-                continue
-            outside: Any = masking.outside
-            if outside is None:
-                outside = padded[:, 0][:, *centres]
-                if padded.shape[1] == 2:
-                    outside = outside + 1j * padded[:, 1][:, *centres]
-            np.copyto(result, outside, where=own == 0)
-        return result
-
     def _centres(self, size: Triple) -> tuple[slice, ...]:
         """Where in a padded block outputs are centred; before that where it is between two voxels."""
         params = self.plan.problem.params
@@ -260,10 +224,11 @@ class Convolution:
         self, stored: NDArray[Any], item: Item, runs: tuple[list[Run], ...], size: tuple[int, ...]
     ) -> NDArray[Any]:
         """Labels of a padded block's voxels; padded as they are, and 0 where that is with a value."""
-        labels = self._buffers.get("labels", (1, *size), np.dtype(np.float64))
-        volume = stored[min(item.volume, len(stored) - 1)]
-        read_block(volume, runs, labels, 0, self.read_ends[-1].info.scaling)
-        return whole_labels(labels[0])
+        mask = self.read_ends[-1].info
+        as_they_are = mask.scaling is None and mask.dtype.kind in "biu"
+        labels = self._buffers.get("labels", (1, *size), mask.dtype if as_they_are else np.dtype(np.float64))
+        read_block(stored[min(item.volume, len(stored) - 1)], runs, labels, 0, mask.scaling)
+        return labels[0] if as_they_are else whole_labels(labels[0])
 
     def _room(self, padded: NDArray[Any]) -> NDArray[Any]:
         """Room for another block of this shape."""

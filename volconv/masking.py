@@ -1,9 +1,4 @@
-"""Convolution of the voxels that count: inside a mask, label by label, and without NaN.
-
-Normalised convolution (Knutsson and Westin, "Normalized and differential convolution", CVPR 1993): with ``m`` 1 where a
-voxel counts and 0 where not, ``conv(m*x) / conv(m)``, here times the kernel's sum, so that it is ``conv(x)`` where all
-voxels count.
-"""
+"""Which voxels count: those inside a mask, each label by itself, and those that are not NaN."""
 
 from __future__ import annotations
 
@@ -13,12 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.dtypes import check_scalar
-from volconv.errors import DtypeError, ParameterError, ReadError, ShapeError
+from volconv.errors import DtypeError, ParameterError, ShapeError
 from volconv.geometry import grids_agree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from volconv.io.volume import VolumeInfo
@@ -31,13 +24,6 @@ NAN_MODES = ("spread", "ignore")
 
 #: A kernel's sum vanishes where it is less than this share of the sum of its magnitudes.
 LEAST_SUM = 1e-6
-
-#: A weight in ``conv(m)`` that is closer than this, in eps times the sum of magnitudes, to the kernel's sum or to 0 is
-#: taken for that: twice the error that convolutions may have. So results do not depend on whether it was computed.
-CLOSE = 32
-
-#: How far a label may be from a whole number: slopes are stored in single precision.
-_NEARLY = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,96 +125,3 @@ def kernel_sums(weight: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
             hint="derivatives have none: smooth within the mask first, then take them without it",
         )
     return sums, magnitudes
-
-
-def whole_labels(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Labels as whole numbers, NaN as 0; in place.
-
-    Raises
-    ------
-    ReadError
-        They are none: a probability, say.
-    """
-    values[np.isnan(values)] = 0
-    whole = np.rint(values)
-    odd = np.abs(values - whole) > _NEARLY
-    if odd.any():
-        raise ReadError(
-            f"mask must hold whole numbers, 0 outside and a label inside (got {values[odd][0]:g})",
-            hint="make it one by a threshold first",
-        )
-    values[...] = whole
-    return values
-
-
-class Normalised:
-    """Normalised convolution, one padded block at a time.
-
-    Parameters
-    ----------
-    convolve : callable
-        From a padded block (C, parts, D, H, W), the first group in it and a name, to results (C_out, d, h, w), which
-        stay as they are until it is called with that name again. Without bias.
-    weight : (C_out, C_in/groups, kD, kH, kW) array
-        In the compute dtype.
-    room : callable
-        From a padded block to room for another of its shape.
-    """
-
-    def __init__(
-        self,
-        convolve: Callable[[NDArray[Any], int, str], NDArray[Any]],
-        weight: NDArray[Any],
-        room: Callable[[NDArray[Any]], NDArray[Any]],
-    ) -> None:
-        self._convolve, self._room = convolve, room
-        sums, magnitudes = kernel_sums(weight)
-        self._sums = sums.astype(weight.dtype)[:, None, None, None]
-        close = CLOSE * np.finfo(weight.dtype).eps * magnitudes
-        self._close = close.astype(weight.real.dtype)[:, None, None, None]
-
-    def __call__(self, block: NDArray[Any], counted: NDArray[np.bool_], first_group: int, first_out: int) -> Any:
-        """Results (C_out, d, h, w) of the voxels that count; NaN where none does.
-
-        Parameters
-        ----------
-        block : (C, parts, D, H, W) array
-            Real, or real and imaginary parts.
-        counted : (C or 1, D, H, W) array
-        first_group, first_out : int
-            Of the block, and of its results.
-        """
-        if counted.all():
-            return self._convolve(block, first_group, "values")
-        some = self._room(block)
-        some[...] = 0
-        np.copyto(some, block, where=counted[:, None])
-        values = self._convolve(some, first_group, "values")
-        some[...] = 0
-        some[:, 0] = counted
-        weights = self._convolve(some, first_group, "weights")
-        channels = slice(first_out, first_out + len(values))
-        sums, close = self._sums[channels], self._close[channels]
-        whole, nothing = _magnitude(weights - sums) <= close, _magnitude(weights) <= close
-        if values.dtype.kind != "c":
-            scale = sums / weights
-            scale[whole] = 1
-            values *= scale
-            values[nothing] = np.nan
-            return values
-        # NumPy rounds complex products in one way or another, by where in memory they are: here they are real ones.
-        squared = weights.real * weights.real + weights.imag * weights.imag
-        real = (sums.real * weights.real + sums.imag * weights.imag) / squared
-        imag = (sums.imag * weights.real - sums.real * weights.imag) / squared
-        real[whole], imag[whole] = 1, 0
-        values.real, values.imag = (
-            values.real * real - values.imag * imag,
-            values.real * imag + values.imag * real,
-        )
-        values[nothing] = np.nan
-        return values
-
-
-def _magnitude(values: NDArray[Any]) -> NDArray[Any]:
-    magnitude: NDArray[Any] = np.hypot(values.real, values.imag) if values.dtype.kind == "c" else np.abs(values)
-    return magnitude
