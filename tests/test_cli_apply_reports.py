@@ -190,7 +190,7 @@ def test_a_dry_run_tells_of_blocks_halos_and_temporary_files(capsys, monkeypatch
     volconv(*line, "-n", "--memory", "512M", "--json")
     (run,) = checked(capsys.readouterr().out)
     plan = run["plan"]
-    assert plan["spool"] == {"source": 3_600_000, "target": 43_200_000, "folder": str(Path.cwd())}
+    assert plan["spool"] == {"source": 3_600_000, "mask": 0, "target": 43_200_000, "folder": str(Path.cwd())}
     assert plan["traffic"]["in_turn"] is False
     assert 3_600_000 < plan["traffic"]["read_bytes"] < 4_000_000
     assert plan["traffic"]["written_bytes"] == 43_200_000

@@ -77,6 +77,7 @@ def make_what_examples_name():
     """Small files under the names that the help's examples use."""
     make_nifti("brain.nii.gz", noise((12, 13, 14), "uint8"))
     make_nifti("brain.nii", noise((12, 13, 14), "int16"))
+    make_nifti("m.nii", noise((12, 13, 14), "uint8") // 100)
     for name in ("t1", "t2"):
         make_nifti(f"{name}.nii.gz", noise((12, 13, 14), "int16"))
     make_nifti("ct.nii", noise((12, 13, 14), "int16"))

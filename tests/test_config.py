@@ -34,6 +34,12 @@ def test_every_key(tmp_path):
         dilation = 2
         groups = 1
         flip-kernel = true
+        roi = "1:9,:,:"
+        activation = "relu"
+        reduce = "norm"
+        mask = "m.h5:/labels"
+        outside = 0
+        nan = "ignore"
         dtype = "same"
         compute-dtype = "float64"
         algorithm = "direct"
@@ -69,6 +75,12 @@ def test_every_key(tmp_path):
         "dilation": "2",
         "groups": "1",
         "flip-kernel": True,
+        "roi": "1:9,:,:",
+        "activation": "relu",
+        "reduce": "norm",
+        "mask": f"{tmp_path}/m.h5:/labels",
+        "outside": "0",
+        "nan": "ignore",
         "dtype": "same",
         "compute-dtype": "float64",
         "algorithm": "direct",

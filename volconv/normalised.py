@@ -94,7 +94,10 @@ class Normalised:
             return self._of(block, some, counted, first_group)
         own = labels[centres]
         low, high = own.min(), own.max()
-        found = [low] if low == high else np.unique(own)
+        # Mostly a mask has no more than two values here: to sort for others takes longer.
+        found = [low] if low == high else [low, high]
+        if not ((own == low) | (own == high)).all():
+            found = list(np.unique(own))
         result: NDArray[Any] | None = None
         for label in found:
             if label:

@@ -120,8 +120,8 @@ def command(
       volconv apply brain.nii.gz -k gaussian:sigma=2mm --padding same -o o.nii.gz
       volconv apply cells.tif -k sobel --padding 1 --padding-mode reflect -o e.h5
       volconv apply ct.nii -k box:size=3 --padding 1 --padding-value -1000 -o m.h5
-      volconv apply brain.nii -k sobel --padding same --reduce norm -o magnitude.nii
-      volconv apply t1.nii -k box:size=5 --padding same --mask brain.nii -o t1s.nii
+      volconv apply brain.nii -k sobel --padding same --reduce norm -o edges.nii
+      volconv apply brain.nii -k box:size=5 --padding same --mask m.nii -o in.nii
       volconv apply brain.nii -k unet.npz:weight -b unet.npz:bias -o features.nii
       volconv apply sub-*.nii.gz --config smooth.toml -o 'out/{stem}_smooth{ext}'
       volconv apply sub-*.nii.gz --config smooth.toml -o 'o/{name}' --mkdir -j 4
