@@ -8,7 +8,8 @@ import pytest
 import volconv
 from volconv.engines.factors import find_factors
 from volconv.geometry import Geometry
-from volconv.kernels.named import build_kernel, gaussian_1d
+from volconv.kernels.gaussians import gaussian_1d
+from volconv.kernels.named import build_kernel
 from volconv.params import Conv3dParams
 from volconv.plan import make_plan
 

@@ -108,7 +108,7 @@ def kernel_option(*, required: bool) -> Callable[[F], F]:
         metavar="KERNEL",
         type=as_given,
         required=required,
-        help="A named kernel (gaussian:sigma=1.5mm, box:size=3, identity, laplacian, sobel:axis=z, sobel), or weights "
+        help="A named kernel (gaussian:sigma=1.5mm, box:size=3, sobel ...: 'volconv kernel list'), or weights "
         "from FILE[:KEY] (.npy, .npz:key, .h5:/path): 3-D is applied to each channel by itself, 4-D is "
         "(C_out,kD,kH,kW) for one channel, 5-D is Conv3d's (C_out,C_in/groups,kD,kH,kW).",
     )
