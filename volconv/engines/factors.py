@@ -33,6 +33,8 @@ MOST_TERMS = 4
 LEAST_ROUNDINGS = 6
 #: Sine of the angle between two planes below which they are no basis.
 SAME_ROOT = 1e-3
+#: Taps above which an SVD would take longer than it could save.
+LARGEST = 1 << 18
 #: Kernels of fewer taps are as fast without.
 LEAST_TAPS = 60
 
@@ -133,8 +135,8 @@ def _terms(kernel: NDArray[np.float64], epsilon: float, least_roundings: float =
     for product in (one, _closest_product(kernel, one)):
         if _agrees([product], kernel, epsilon):
             return [product]
-    if kernel.size > 1 << 18:
-        return None  # an SVD would take longer than it could save
+    if kernel.size > LARGEST:
+        return None
     best: list[Term] | None = None
     with single_threaded_blas():  # its threads would go on waiting, on cores that are needed
         for axis in range(3):

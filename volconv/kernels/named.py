@@ -6,8 +6,9 @@ Formula, source and normalisation of each are in the docstring of the function t
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,6 +47,16 @@ class NamedKernel:
     example: str
     parameters: tuple[str, ...]
     build: Callable[[Asked], Float64s]
+
+    @property
+    def documentation(self) -> str:
+        """Formula, normalisation and source, in reStructuredText."""
+        return inspect.getdoc(self.build) or ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        facts = {name: getattr(self, name) for name in ("description", "parameters", "example", "documentation")}
+        return {"name": self.example.partition(":")[0]} | facts
 
 
 def build_kernel(spec: str, geometry: Geometry, source_name: str = "volume") -> Float64s:
@@ -161,6 +172,30 @@ REGISTRY: dict[str, NamedKernel] = {
     ),
     "identity": NamedKernel("one voxel of weight 1: the volume itself", "identity", (), means.identity),
 }
+
+
+def named_kernels(name: str | None = None) -> dict[str, NamedKernel]:
+    """All named kernels, or the one of this name.
+
+    Raises
+    ------
+    ParameterError
+        There is none.
+
+    Examples
+    --------
+    >>> named_kernels("box")["box"].parameters
+    ('size',)
+    """
+    if name is None:
+        return dict(REGISTRY)
+    if name not in REGISTRY:
+        raise ParameterError(
+            f"name must be one of {', '.join(NAMES)} (got {name!r})",
+            hint=did_you_mean(name.partition(":")[0], NAMES),
+        )
+    return {name: REGISTRY[name]}
+
 
 #: Name to one-line description, in the order to list them.
 NAMES: dict[str, str] = {name: kernel.description for name, kernel in REGISTRY.items()}
