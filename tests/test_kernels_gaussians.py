@@ -143,6 +143,11 @@ def test_the_log_is_the_formula():
         assert abs(weights.sum()) < nothing * np.abs(weights).sum()
 
 
+def test_one_derivative_needs_to_be_sampled_along_its_axis_alone():
+    weights = build_kernel("gradient:sigma=1mm,axis=x", BRAIN)
+    np.testing.assert_array_equal(weights, build_kernel("gaussian:sigma=1mm,order=0/0/1", BRAIN))
+
+
 # --- differences of Gaussians
 
 
@@ -266,6 +271,7 @@ DERIVED = "a sigma of at least 0.7 voxels along every axis of a derivative"
         ("log:sigma=1mm", f"log sigma must be {DERIVED} (got '1mm', 0.333 voxels along D)", "laplacian"),
         ("gaussian:sigma=1,order=0/0/1,truncate=2", "gaussian truncate must be at least 3 where a derivative", "4"),
         ("log:sigma=3mm/2vox/2vox", "log sigma must be in one unit, that of the result (got '3mm/2vox/2vox')", ""),
+        ("gradient:sigma=1mm", f"gradient sigma must be {DERIVED} (got '1mm', 0.333 voxels along D)", ""),
         ("log", "log needs sigma (got none)", "for example log:sigma=1.5mm"),
         ("log:sigma=2,scale=1", "log takes sigma and truncate (got 'scale=1')", ""),
         ("dog", "dog needs low (got none)", "dog:low=1mm,high=1.6mm"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from volconv.errors import ParameterError
-from volconv.kernels.gaussians import FIRST, SECOND, gradient_of_gaussian, hessian_of_gaussian
+from volconv.kernels.gaussians import derivatives_of_gaussian
 from volconv.kernels.means import outer
 from volconv.kernels.parsing import choice, unit_steps
 
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     Float64s = NDArray[np.float64]
 
 AXIS_NAMES = ("z", "y", "x")
+
+#: Orders of derivatives along D, H, W: of a gradient z, y, x; of a Hessian zz, zy, zx, yy, yx, xx.
+FIRST = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+SECOND = ((2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 2, 0), (0, 1, 1), (0, 0, 2))
+
 _AXIS_HINT = "z is D, y is H, x is W; plain {} gives all three"
 
 #: What is done along an axis for no, one, two derivatives: from the Taylor series, right to second order.
@@ -70,8 +75,9 @@ def gradient(asked: Asked) -> Float64s:
     those of a Gaussian (:func:`volconv.kernels.gaussians.gaussian`), per unit of the sigma. Products of 1-D kernels.
     """
     axis = choice(asked, "axis", AXIS_NAMES, _AXIS_HINT.format("gradient"))
-    bank = gradient_of_gaussian(asked) if _smoothed(asked) else _differences(asked, FIRST)
-    return bank if axis is None else bank[AXIS_NAMES.index(axis)].copy()
+    orders = FIRST if axis is None else FIRST[AXIS_NAMES.index(axis) :][:1]
+    bank = derivatives_of_gaussian(asked, orders) if _smoothed(asked) else _differences(asked, orders)
+    return bank if axis is None else bank.reshape(bank.shape[1:])
 
 
 def hessian(asked: Asked) -> Float64s:
@@ -80,7 +86,7 @@ def hessian(asked: Asked) -> Float64s:
     ``[1, -2, 1]`` along one axis, ``[-1, 0, 1] / 2`` along each of two, per voxel squared or per ``unit=`` squared.
     With ``sigma=`` those of a Gaussian, per unit of the sigma squared. Products of 1-D kernels.
     """
-    return hessian_of_gaussian(asked) if _smoothed(asked) else _differences(asked, SECOND)
+    return derivatives_of_gaussian(asked, SECOND) if _smoothed(asked) else _differences(asked, SECOND)
 
 
 def laplacian(asked: Asked) -> Float64s:

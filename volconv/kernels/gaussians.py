@@ -36,9 +36,6 @@ _FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 #: As ``skimage.filters.difference_of_gaussians``; the DoG that is closest to a LoG (Marr and Hildreth, 1980).
 _DOG_RATIO = 1.6
 
-FIRST = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
-SECOND = ((2, 0, 0), (1, 1, 0), (1, 0, 1), (0, 2, 0), (0, 1, 1), (0, 0, 2))
-
 
 def gaussian_1d(sigma: float, truncate: float = 4.0, order: int = 0) -> Float64s:
     """Sampled Gaussian of sum 1 along one axis, or its derivative, as applied by cross-correlation.
@@ -97,18 +94,29 @@ def gaussian(asked: Asked) -> Float64s:
             f"gaussian order must be three of 0, 1, 2 (D/H/W) (got {text!r})",
             hint="order=0/0/1 is the derivative along W",
         )
-    bank = _derivatives(asked, [(int(orders[0]), int(orders[1]), int(orders[2]))], given[0])
+    bank = derivatives_of_gaussian(asked, [(int(orders[0]), int(orders[1]), int(orders[2]))], given[0])
     return bank.reshape(bank.shape[1:])
 
 
-def gradient_of_gaussian(asked: Asked) -> Float64s:
-    """First derivatives of a Gaussian, a bank (3, D, H, W): along z, y, x."""
-    return _derivatives(asked, FIRST)
-
-
-def hessian_of_gaussian(asked: Asked) -> Float64s:
-    """Second derivatives of a Gaussian, a bank (6, D, H, W): zz, zy, zx, yy, yx, xx."""
-    return _derivatives(asked, SECOND)
+def derivatives_of_gaussian(asked: Asked, orders: Sequence[Triple], name: str = "sigma") -> Float64s:
+    """A bank (C_out, D, H, W) of derivatives of one Gaussian, per unit of its width."""
+    width = lengths(asked, name, f"{asked.kernel}:sigma=1.5mm")
+    sigmas = _times(width.voxels, 1 / _FWHM_PER_SIGMA) if name == "fwhm" else width.voxels
+    truncate = _truncate(asked)
+    derived = [axis for axis in range(3) if any(order[axis] for order in orders)]
+    per: Floats = (1.0, 1.0, 1.0)
+    if derived:
+        per = steps(asked, width)
+        _check_sampling(asked, width, sigmas, derived, truncate)
+    _check_reach(asked, width, sigmas, truncate, len(orders))
+    return np.stack(
+        [
+            outer(
+                [gaussian_1d(s, truncate, n) / np.power(step, n) for s, n, step in zip(sigmas, order, per, strict=True)]
+            )
+            for order in orders
+        ]
+    )
 
 
 def log(asked: Asked) -> Float64s:
@@ -118,7 +126,7 @@ def log(asked: Asked) -> Float64s:
     multiplied by ``sigma**2``, as blob detection over several sigmas needs. The sum is 0 but for what ``truncate`` cuts
     off, less than 1e-3 of the sum of magnitudes; ``truncate=6`` makes it next to nothing.
     """
-    laplacian: Float64s = _derivatives(asked, ((2, 0, 0), (0, 2, 0), (0, 0, 2))).sum(axis=0)
+    laplacian: Float64s = derivatives_of_gaussian(asked, ((2, 0, 0), (0, 2, 0), (0, 0, 2))).sum(axis=0)
     return laplacian
 
 
@@ -193,27 +201,6 @@ def gabor(asked: Asked) -> Float64s:
         x = np.arange(-r, r + 1) * rate
         waves = waves + np.expand_dims(x, tuple(a for a in range(3) if a != axis))
     return _gaussian(sigma.voxels, truncate, radii) * np.cos(2 * math.pi * waves + phase)
-
-
-def _derivatives(asked: Asked, orders: Sequence[Triple], name: str = "sigma") -> Float64s:
-    """A bank (C_out, D, H, W) of derivatives of one Gaussian, per unit of its width."""
-    width = lengths(asked, name, f"{asked.kernel}:sigma=1.5mm")
-    sigmas = _times(width.voxels, 1 / _FWHM_PER_SIGMA) if name == "fwhm" else width.voxels
-    truncate = _truncate(asked)
-    derived = [axis for axis in range(3) if any(order[axis] for order in orders)]
-    per: Floats = (1.0, 1.0, 1.0)
-    if derived:
-        per = steps(asked, width)
-        _check_sampling(asked, width, sigmas, derived, truncate)
-    _check_reach(asked, width, sigmas, truncate, len(orders))
-    return np.stack(
-        [
-            outer(
-                [gaussian_1d(s, truncate, n) / np.power(step, n) for s, n, step in zip(sigmas, order, per, strict=True)]
-            )
-            for order in orders
-        ]
-    )
 
 
 def _check_sampling(asked: Asked, width: Lengths, sigmas: Floats, derived: Sequence[int], truncate: float) -> None:
