@@ -35,25 +35,25 @@ _AXIS_HINT = "z is D, y is H, x is W; plain {} gives all three"
 #: What is done along an axis for no, one, two derivatives: from the Taylor series, right to second order.
 _STENCIL = (np.array([0.0, 1.0, 0.0]), np.array([-0.5, 0.0, 0.5]), np.array([1.0, -2.0, 1.0]))
 
-#: Across the derivative: Sobel and Feldman (1968), Scharr (2000; the integers of scikit-image), Prewitt (1970).
+#: Across the derivative.
 _SMOOTHING = {
     "sobel": np.array([1.0, 2.0, 1.0]),
     "scharr": np.array([3.0, 10.0, 3.0]),
     "prewitt": np.array([1.0, 1.0, 1.0]),
 }
 
-#: Weights of the neighbours that share a face, an edge, a corner. 19 and 27: errors are the same in all directions to
-#: leading order (Thampi, Ansumali, Adhikari and Succi, J. Comput. Phys. 234, 2013, from the lattices D3Q19 and D3Q27).
+#: Weights of the neighbours that share a face, an edge, a corner.
 _LAPLACIANS = {"7": (1.0, 0.0, 0.0), "19": (1 / 3, 1 / 6, 0.0), "27": (4 / 9, 1 / 9, 1 / 36)}
 
 
 def smoothed_difference(asked: Asked) -> Float64s:
     """Sobel, Scharr or Prewitt: ``[-1, 0, 1]`` along ``axis=``, smoothed across; else a bank (3, D, H, W): z, y, x.
 
-    Smoothed by ``[1, 2, 1]`` (sobel), ``[3, 10, 3]`` (scharr) or ``[1, 1, 1]`` (prewitt) along both other axes. Not
-    normalised, as in :func:`scipy.ndimage.sobel` and ``prewitt``: a slope of 1 gives 32, 512 or 18. With ``unit=``
-    divided by that, and by the spacing: the derivative per that unit (``unit=vox``: half of what
-    :func:`skimage.filters.sobel`, ``scharr`` and ``prewitt`` give, which is per two voxels). Products of 1-D kernels.
+    Smoothed by ``[1, 2, 1]`` (sobel: Sobel and Feldman, 1968), ``[3, 10, 3]`` (scharr: Scharr, 2000) or ``[1, 1, 1]``
+    (prewitt: Prewitt, 1970) along both other axes. Not normalised, as in :func:`scipy.ndimage.sobel` and ``prewitt``: a
+    slope of 1 gives 32, 512 or 18. With ``unit=`` divided by that, and by the spacing: the derivative per that unit
+    (``unit=vox``: half of what :func:`skimage.filters.sobel`, ``scharr`` and ``prewitt`` give, which is per two
+    voxels). Products of 1-D kernels.
     """
     across = _SMOOTHING[asked.kernel]
     asked_axis = choice(asked, "axis", AXIS_NAMES, _AXIS_HINT.format(asked.kernel))
@@ -95,7 +95,8 @@ def laplacian(asked: Asked) -> Float64s:
     Per voxel squared or per ``unit=`` squared. 7: neighbours 1, centre -6 (:func:`scipy.ndimage.laplace`); for any
     spacing; a sum of three products. 19: faces 1/3, edges 1/6, centre -4. 27: faces 4/9, edges 1/9, corners 1/36,
     centre -38/9, that is 6 times the product of ``[1/6, 2/3, 1/6]`` along all axes less the voxel itself. These two are
-    for equal spacing, and answer alike in all directions.
+    for equal spacing; to leading order their errors are the same in all directions (Thampi, Ansumali, Adhikari and
+    Succi, J. Comput. Phys. 234, 2013, from the lattices D3Q19 and D3Q27).
     """
     points = choice(asked, "points", tuple(_LAPLACIANS), "voxels that it is made of; 7 is the default") or "7"
     d, h, w = per = unit_steps(asked) or (1.0, 1.0, 1.0)

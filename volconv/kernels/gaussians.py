@@ -33,7 +33,6 @@ LEAST_SIGMA = 0.7
 LEAST_TRUNCATE = 3.0
 
 _FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
-#: As ``skimage.filters.difference_of_gaussians``; the DoG that is closest to a LoG (Marr and Hildreth, 1980).
 _DOG_RATIO = 1.6
 
 
@@ -77,9 +76,10 @@ def gaussian_1d(sigma: float, truncate: float = 4.0, order: int = 0) -> Float64s
 def gaussian(asked: Asked) -> Float64s:
     """Gaussian of sum 1, by ``sigma=`` or ``fwhm=`` (``2*sqrt(2*log(2))`` sigmas); or its derivative, by ``order=``.
 
-    A product of three of :func:`gaussian_1d`. ``order=0/0/1`` (D/H/W) is the derivative along W, positive where values
-    increase with W, per unit of the sigma: :func:`scipy.ndimage.gaussian_filter` with the same ``order`` and
-    ``truncate``, over the spacing.
+    ``exp(-x**2 / (2*sigma**2))`` along each axis, at voxel centres up to ``truncate`` (4) sigmas, over its sum; of
+    order 1 times ``x/sigma**2``, of order 2 times ``(x**2/sigma**2 - 1)/sigma**2``. A product of three 1-D kernels.
+    ``order=0/0/1`` (D/H/W) is the derivative along W, positive where values increase with W, per unit of the sigma:
+    :func:`scipy.ndimage.gaussian_filter` with the same ``order`` and ``truncate``, over the spacing.
     """
     given = [name for name in ("sigma", "fwhm") if name in asked.values]
     if len(given) != 1:
@@ -122,9 +122,10 @@ def derivatives_of_gaussian(asked: Asked, orders: Sequence[Triple], name: str = 
 def log(asked: Asked) -> Float64s:
     """Laplacian of a Gaussian, per unit of ``sigma=`` squared: negative in the middle of bright blobs.
 
-    The sum of the second derivatives along D, H and W, three products: :func:`scipy.ndimage.gaussian_laplace`. Not
-    multiplied by ``sigma**2``, as blob detection over several sigmas needs. The sum is 0 but for what ``truncate`` cuts
-    off, less than 1e-3 of the sum of magnitudes; ``truncate=6`` makes it next to nothing.
+    The sum of the second derivatives along D, H and W (Marr and Hildreth, 1980), three products of 1-D kernels:
+    :func:`scipy.ndimage.gaussian_laplace`. Not multiplied by ``sigma**2``, as blob detection over several sigmas needs.
+    The sum is 0 but for what ``truncate`` cuts off, less than 1e-3 of the sum of magnitudes; ``truncate=6`` makes it
+    next to nothing.
     """
     laplacian: Float64s = derivatives_of_gaussian(asked, ((2, 0, 0), (0, 2, 0), (0, 0, 2))).sum(axis=0)
     return laplacian
@@ -133,7 +134,8 @@ def log(asked: Asked) -> Float64s:
 def dog(asked: Asked) -> Float64s:
     """Difference of Gaussians, ``G(low) - G(high)``, of sum 0: passes what is wider than ``low=``, not than ``high=``.
 
-    Positive in the middle of bright blobs. ``high`` is 1.6 times ``low`` by default. Two products:
+    Positive in the middle of bright blobs. ``high`` is 1.6 times ``low`` by default, which is closest to a Laplacian of
+    a Gaussian (Marr and Hildreth, 1980). Two products of 1-D kernels: those of
     :func:`skimage.filters.difference_of_gaussians`. Each is cut off at ``truncate`` of its own sigmas.
     """
     low = lengths(asked, "low", "dog:low=1mm,high=1.6mm")
@@ -155,7 +157,8 @@ def dog(asked: Asked) -> Float64s:
 def unsharp(asked: Asked) -> Float64s:
     """Unsharp mask, ``(1 + amount)*identity - amount*G(sigma)``, of sum 1: adds what a Gaussian takes away.
 
-    ``amount=`` is 1 by default. Two products: :func:`skimage.filters.unsharp_mask`, whose ``radius`` is the sigma.
+    ``amount=`` is 1 by default. Two products of 1-D kernels: :func:`skimage.filters.unsharp_mask`, whose ``radius`` is
+    the sigma.
     """
     sigma = lengths(asked, "sigma", "unsharp:sigma=1mm,amount=1")
     amount = number(asked, "amount", 1.0, "a number above 0", 0.0)
