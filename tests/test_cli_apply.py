@@ -453,7 +453,7 @@ REFUSED = {
     "kernel name": (["in.nii", "-k", "gausian:sigma=1"], 2, r"\(got 'gausian:sigma=1'\); did you mean gaussian\?"),
     "kernel parameter": (["in.nii", "-k", "box:sise=3"], 2, r"sise"),
     "missing kernel file": (["in.nii", "-k", "gone.npy"], 3, r"gone\.npy: No such file"),
-    "kernel key": (["in.nii", "-k", "layer.npz:wait"], 3, r"layer\.npz has no array 'wait' \(it holds weight"),
+    "kernel key": (["in.nii", "-k", "layer.npz:wait"], 3, r"layer\.npz has no layer or array 'wait' \(it holds weight"),
     "channels": (["in.nii", "-k", "layer.npz:weight"], 5, r"in\.nii: .*got in_channels=1, weights for 2"),
     "groups": (["in.nii", "-k", "layer.npz:weight", "--groups", "3"], 5, r"groups must divide out_channels"),
     "bias": (["in.nii", "-b", "layer.npz:bias"], 5, r"bias must have one value for each output channel"),

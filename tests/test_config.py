@@ -33,6 +33,7 @@ def test_every_key(tmp_path):
         padding-value = -1000
         dilation = 2
         groups = 1
+        weight-layout = "dhwio"
         flip-kernel = true
         dtype = "same"
         compute-dtype = "float64"
@@ -68,6 +69,7 @@ def test_every_key(tmp_path):
         "padding-value": "-1000",
         "dilation": "2",
         "groups": "1",
+        "weight-layout": "dhwio",
         "flip-kernel": True,
         "dtype": "same",
         "compute-dtype": "float64",
