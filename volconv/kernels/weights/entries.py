@@ -81,6 +81,8 @@ class WeightFile:
         Whether it holds the layers of a network, so that a weight of 4 axes is a Conv2d's and no bank of kernels.
     find : callable or None
         From a key that is not listed to its entry, or None.
+    close : callable or None
+        Lets go of what a library holds.
     """
 
     entries: Sequence[Weights]
@@ -88,6 +90,7 @@ class WeightFile:
     layers: Mapping[str, Layer]
     model: bool = True
     find: Callable[[str], Weights | None] | None = None
+    close: Callable[[], None] | None = None
 
 
 def role_of(key: str) -> tuple[str | None, str | None]:

@@ -1,7 +1,8 @@
 """Datasets of HDF5 files, and among them what Keras calls its layers' weights.
 
-Keras 3 (``.weights.h5``, and within ``.keras``) has ``layers/conv3d/vars/0`` and ``1``; Keras 2 and ``model.h5`` have
-``model_weights/conv3d/conv3d/kernel:0`` and ``bias:0``. Both keep kernels as (kD, kH, kW, C_in, C_out).
+Keras 3 (``.weights.h5``, and within ``.keras``) has ``layers/conv3d/vars/0`` and ``1``, in groups that it names after
+the layers' classes: a layer's own name is an attribute of ``vars``. Keras 2 and ``model.h5`` have
+``model_weights/conv3d/conv3d/kernel:0`` and ``bias:0``. All keep kernels as (kD, kH, kW, C_in, C_out).
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import numpy as np
 
 from volconv.errors import ReadError, ShapeError
 from volconv.kernels.weights.entries import WeightFile, Weights, check_count, check_size, layers_of, role_of
+from volconv.kernels.weights.kinds import KERAS_MEMBER
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
     from zipfile import ZipFile
 
     from numpy.typing import NDArray
 
-MAGIC = b"\x89HDF\r\n\x1a\n"
-
 _VARIABLE = re.compile(r"(.+/)vars/([01])")
 _NAMED = re.compile(r"(?:model_weights/)?(.+)/(kernel|bias)(?::0)?")
+
+#: Groups that hold layers, and are none.
+_HOLDERS = {"layers", "_layer_checkpoint_dependencies"}
 
 #: Bytes of a model's description.
 _LONGEST_CONFIG = 16 << 20
@@ -33,7 +35,7 @@ _LONGEST_CONFIG = 16 << 20
 _MOST_UNPACKED = 1 << 30
 
 
-def open_hdf5(file: IO[bytes], path: str, stack: ExitStack, config: Any = None) -> WeightFile:
+def open_hdf5(file: IO[bytes], path: str, config: Any = None) -> WeightFile:
     """The datasets of a file, whose keys are paths.
 
     Raises
@@ -43,7 +45,7 @@ def open_hdf5(file: IO[bytes], path: str, stack: ExitStack, config: Any = None) 
     """
     import h5py
 
-    h5 = stack.enter_context(h5py.File(file, "r"))
+    h5 = h5py.File(file, "r")
     found: dict[str, Any] = {}
 
     def note(name: str, item: Any) -> None:
@@ -54,7 +56,8 @@ def open_hdf5(file: IO[bytes], path: str, stack: ExitStack, config: Any = None) 
     h5.visititems(note)
     keras = config is not None or "keras_version" in h5.attrs or any(_VARIABLE.fullmatch(name) for name in found)
     transposed = _transposed(config if config is not None else _config(h5)) if keras else set()
-    entries = [_entry(name, item, keras, transposed) for name, item in found.items()]
+    names = _own_names(h5) if keras else {}
+    entries = [_entry(name, item, keras, names, transposed) for name, item in found.items()]
 
     def find(key: str) -> Weights | None:  # paths over soft links are not listed
         from volconv.io.hdf5.find import followed
@@ -63,12 +66,12 @@ def open_hdf5(file: IO[bytes], path: str, stack: ExitStack, config: Any = None) 
             item = followed(h5, key, f"{path}:{key}") if key.strip("/") else None
         except KeyError:
             return None
-        return _entry(key.lstrip("/"), item, keras, transposed) if isinstance(item, h5py.Dataset) else None
+        return _entry(key.lstrip("/"), item, keras, names, transposed) if isinstance(item, h5py.Dataset) else None
 
-    return WeightFile(entries, lambda entry: _read(h5, entry, path), layers_of(entries), keras, find)
+    return WeightFile(entries, lambda entry: _read(h5, entry, path), layers_of(entries), keras, find, h5.close)
 
 
-def open_keras(archive: ZipFile, path: str, stack: ExitStack) -> WeightFile:
+def open_keras(archive: ZipFile, path: str) -> WeightFile:
     """The weights within a ``.keras`` archive.
 
     Raises
@@ -90,16 +93,31 @@ def open_keras(archive: ZipFile, path: str, stack: ExitStack) -> WeightFile:
     if "config.json" in archive.namelist():
         with archive.open("config.json") as member:
             config = _parsed(member.read(_LONGEST_CONFIG))
-    return open_hdf5(content, path, stack, config)
+    return open_hdf5(content, path, config)
 
 
-KERAS_MEMBER = "model.weights.h5"
+def _own_names(h5: Any) -> dict[str, str]:
+    """Names of Keras 3's layers by their groups."""
+    import h5py
+
+    names: dict[str, str] = {}
+
+    def note(path: str, item: Any) -> None:
+        group, _, last = path.rpartition("/")
+        if last == "vars" and isinstance(item, h5py.Group) and isinstance(item.attrs.get("name"), str):
+            names[group] = item.attrs["name"]
+
+    h5.visititems(note)
+    return names
 
 
-def _entry(name: str, item: Any, keras: bool, transposed: set[str]) -> Weights:
-    shape = None if item.shape is None else tuple(item.shape)
-    dtype = "text" if item.dtype.hasobject else item.dtype.name
-    layer, role = _keras_role(name) if keras else role_of(f"/{name}")
+def _entry(name: str, item: Any, keras: bool, names: dict[str, str], transposed: set[str]) -> Weights:
+    try:
+        shape = None if item.shape is None else tuple(item.shape)
+        dtype = "text" if item.dtype.hasobject else item.dtype.name
+    except (TypeError, ValueError):  # of a type that h5py does not know
+        shape, dtype = None, "unknown"
+    layer, role = _keras_role(name, names) if keras else role_of(f"/{name}")
     layout = refusal = None
     if keras and role == "weight":
         layout = "dhwio"
@@ -108,16 +126,19 @@ def _entry(name: str, item: Any, keras: bool, transposed: set[str]) -> Weights:
     return Weights(f"/{name}", shape, dtype, layer and layer.lstrip("/"), role, layout, refusal, place=item)
 
 
-def _keras_role(name: str) -> tuple[str | None, str | None]:
+def _keras_role(name: str, names: dict[str, str]) -> tuple[str | None, str | None]:
     """Layer and role of a path in Keras's layouts; what optimisers keep is of no layer."""
     if name.startswith(("optimizer", "_optimizer")):
         return None, None
     if match := _VARIABLE.fullmatch(name):
-        parts = [part for part in match[1].split("/") if part not in ("", "layers", "_layer_checkpoint_dependencies")]
-        return "/".join(parts), ("weight", "bias")[int(match[2])]
+        parts = match[1].strip("/").split("/")
+        groups = ["/".join(parts[: n + 1]) for n in range(len(parts))]
+        told = [names.get(group, part) for group, part in zip(groups, parts, strict=True) if part not in _HOLDERS]
+        return "/".join(told), ("weight", "bias")[int(match[2])]
     if match := _NAMED.fullmatch(name):
         parts = match[1].split("/")
-        return parts[0] if parts[0] == parts[-1] else "/".join(parts), "bias" if match[2] == "bias" else "weight"
+        told = [part for n, part in enumerate(parts) if n == 0 or part != parts[n - 1]]
+        return told[0] if told[0] == told[-1] else "/".join(told), "bias" if match[2] == "bias" else "weight"
     return None, None
 
 

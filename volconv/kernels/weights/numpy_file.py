@@ -18,14 +18,12 @@ from volconv.kernels.weights.entries import (
     layers_of,
     role_of,
 )
+from volconv.kernels.weights.kinds import NPY_MAGIC, PICKLE_MAGIC
 
 if TYPE_CHECKING:
     from zipfile import ZipFile
 
     from numpy.typing import NDArray
-
-MAGIC = b"\x93NUMPY"
-_PICKLE_MAGIC = b"\x80"
 
 
 def open_npy(file: IO[bytes], path: str) -> WeightFile:
@@ -64,10 +62,10 @@ def _name(dtype: np.dtype[Any]) -> str:
 
 def _header(file: IO[bytes], what: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of an array, from the file's start."""
-    magic = file.read(len(MAGIC))
-    if magic.startswith(_PICKLE_MAGIC):
+    magic = file.read(len(NPY_MAGIC))
+    if magic.startswith(PICKLE_MAGIC):
         raise holds_objects(what)
-    if magic != MAGIC:
+    if magic != NPY_MAGIC:
         raise ReadError(f"{what} is no NumPy array file, or a damaged one (it starts with {magic!r})")
     file.seek(0)
     version = np.lib.format.read_magic(file)

@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-#: How a file from before PyTorch 1.6 begins: a pickle of one number.
-LEGACY_MAGIC = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-
 _HINT = "save tensors alone: torch.save(model.state_dict(), FILE)"
 _STORAGES = {
     "Half": "float16",
@@ -228,8 +225,7 @@ def _itemsize(dtype: str) -> int:
 
 
 def _file(path: str, tensors: Any, read: Callable[[Storage, int, int], bytes], order: str) -> WeightFile:
-    found: dict[str, Any] = {}
-    _flatten(tensors, "", found, path, _DEEPEST)
+    found = _flattened(tensors, path)
 
     def values(entry: Weights) -> NDArray[Any]:
         if not isinstance(entry.place, Tensor):
@@ -240,16 +236,25 @@ def _file(path: str, tensors: Any, read: Callable[[Storage, int, int], bytes], o
     return WeightFile(entries, values, layers_of(entries))
 
 
-def _flatten(value: Any, key: str, found: dict[str, Any], path: str, levels: int) -> None:
+def _flattened(tensors: Any, path: str) -> dict[str, Any]:
     """Containers in containers, as one dict whose keys have dots."""
-    if not isinstance(value, dict | list | tuple):
-        found[key] = value
-        check_count(len(found), path)
-        return
-    if not levels:
-        raise ReadError(f"{path} must have at most {_DEEPEST} containers in each other", hint=_HINT)
-    for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-        _flatten(item, f"{key}.{name}" if key else str(name), found, path, levels - 1)
+    found: dict[str, Any] = {}
+    visited = 0
+
+    def visit(value: Any, key: str, levels: int) -> None:
+        nonlocal visited
+        visited += 1
+        check_count(visited, path)  # not what is found: containers may be in each other many times over, and empty
+        if not isinstance(value, dict | list | tuple):
+            found[key] = value
+            return
+        if not levels:
+            raise ReadError(f"{path} must have at most {_DEEPEST} containers in each other", hint=_HINT)
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            visit(item, f"{key}.{name}" if key else str(name), levels - 1)
+
+    visit(tensors, "", _DEEPEST)
+    return found
 
 
 def _entry(key: str, value: Any) -> Weights:
@@ -291,8 +296,3 @@ def _values(tensor: Tensor, what: str, read: Callable[[Storage, int, int], bytes
     if "conj" in tensor.flags:
         values = values.conj()
     return -values if "neg" in tensor.flags else values
-
-
-def is_archive(names: list[str]) -> bool:
-    """Whether a zip archive with these members is PyTorch's."""
-    return any(name.rpartition("/")[2] == "data.pkl" for name in names)

@@ -23,6 +23,7 @@ from volconv.kernels.weights.entries import (
     layers_of,
     role_of,
 )
+from volconv.kernels.weights.kinds import is_safetensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,11 +48,6 @@ _DTYPES = {
 
 #: Bytes of a header: a hundred for each of as many tensors as a file may have.
 _LONGEST_HEADER = 16 << 20
-
-
-def is_safetensors(head: bytes, size: int) -> bool:
-    """Whether a file of this size that begins so is one: the header's length, and a JSON object."""
-    return len(head) >= 9 and 2 <= struct.unpack_from("<Q", head)[0] <= size - 8 and head[8:9] == b"{"
 
 
 def open_safetensors(file: IO[bytes], path: str) -> WeightFile:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volconv.errors import ShapeError
 from volconv.io import open_volume
-from volconv.io.formats import FORMATS
 from volconv.kernels.weights.entries import WeightFile, Weights, check_size
 
 if TYPE_CHECKING:
-    from contextlib import ExitStack
-
     from numpy.typing import NDArray
 
-#: Suffixes of volumes that are read as kernels; HDF5 files hold arrays.
-SUFFIXES = tuple(suffix for form in FORMATS if form.name != "hdf5" for suffix in form.suffixes)
 
-
-def open_volume_file(path: str, stack: ExitStack) -> WeightFile:
+def open_volume_file(path: str) -> WeightFile:
     """One volume: (kD, kH, kW), or a bank (C_out, kD, kH, kW) where it has several channels.
 
     Raises
@@ -30,11 +25,14 @@ def open_volume_file(path: str, stack: ExitStack) -> WeightFile:
     ShapeError
         It is a series of volumes.
     """
-    volume = stack.enter_context(open_volume(path))
-    shape, dtype = volume.info.shape, volume.info.dtype
-    if shape[0] != 1:
-        raise ShapeError(f"{path} must be one volume to be a kernel (got {shape[0]} volumes)")
-    check_size(shape, np.dtype(np.float64) if volume.info.scaling else dtype, path)
+    volume = open_volume(path)
+    with ExitStack() as undo:
+        undo.callback(volume.close)
+        shape, dtype = volume.info.shape, volume.info.dtype
+        if shape[0] != 1:
+            raise ShapeError(f"{path} must be one volume to be a kernel (got {shape[0]} volumes)")
+        check_size(shape, np.dtype(np.float64) if volume.info.scaling else dtype, path)
+        undo.pop_all()
     axes: tuple[int, ...] = shape[2:] if shape[1] == 1 else shape[1:]
 
     def read(_: Weights) -> NDArray[Any]:
@@ -42,4 +40,5 @@ def open_volume_file(path: str, stack: ExitStack) -> WeightFile:
         volume.finish()
         return values
 
-    return WeightFile([Weights("", axes, dtype.name, place=volume.info.geometry)], read, {}, model=False)
+    entry = Weights("", axes, dtype.name, place=volume.info.geometry)
+    return WeightFile([entry], read, {}, model=False, close=volume.close)
