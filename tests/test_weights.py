@@ -419,3 +419,12 @@ def test_a_bias_that_does_not_fit_its_layer():
     with pytest.raises(ShapeError, match=message):
         volconv.apply("x.nii", "y.nii", "w.npz")
     volconv.apply("x.nii", "y.nii", "w.npz", bias="0")
+
+
+def test_names_of_any_length_make_no_message_of_any_length():
+    np.savez("w.npz", **{f"{n}{'k' * 30_000}": noise(3, 3, 3) for n in range(3)})
+    save_file({"k" * 5000 + "_transpose.weight": noise(2, 2, 3, 3, 3)}, "m.safetensors")
+    for spec in ("w.npz", "w.npz:k", "m.safetensors", f"m.safetensors:{'k' * 5000}_transpose"):
+        with pytest.raises(ReadError) as caught:
+            load_layer(spec)
+        assert len(caught.value.message) <= 900

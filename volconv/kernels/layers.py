@@ -136,13 +136,13 @@ def _only(file: WeightFile, path: str, key: str | None, name: str, axes: Sequenc
         return next(iter(found.values()))
     if key is None and len(file.entries) == 1:
         return Layer(file.entries[0])  # whoever looks at it tells what is wrong with it
-    listing = [f"{label} {layer.weight.shape}" for label, layer in found.items()]
+    listing = [f"{_short(label)} {layer.weight.shape}" for label, layer in found.items()]
     if listing:
         more = len(listing) - _LISTED
         holds = f"it holds {', '.join(listing[:_LISTED])}" + (f", and {more} more" if more > 0 else "")
     else:
         fitting = "of 1 axis" if name == "bias" else "that could be a Conv3d's kernel"
-        shown = [f"{entry.key} {entry.shape or entry.dtype}" for entry in file.entries[:3]]
+        shown = [f"{_short(entry.key)} {entry.shape or entry.dtype}" for entry in file.entries[:3]]
         more = len(file.entries) - len(shown)
         rest = f": {', '.join(shown)}" + (f", and {more} more" if more > 0 else "") if shown else ""
         holds = f"it holds {len(file.entries)} arrays, none {fitting}{rest}" if shown else "it holds no arrays"
@@ -155,6 +155,11 @@ def _only(file: WeightFile, path: str, key: str | None, name: str, axes: Sequenc
     raise ReadError(
         f"{path} has no {'layer or array' if name == 'kernel' else 'array'} {key!r} ({holds})", hint=_close(key, found)
     )
+
+
+def _short(label: str) -> str:
+    """A name that a file gives, for lists."""
+    return label if len(label) <= 60 else f"...{label[-57:]}"
 
 
 def _close(key: str, found: dict[str, Layer]) -> str | None:

@@ -37,6 +37,9 @@ _READERS = {
     "volume": ("volume_file", "open_volume_file", "nothing"),
 }
 
+#: Characters of a message: names that files give, and what libraries tell of damage, may be of any length.
+_LONGEST = 900
+
 _DAMAGE = (SyntaxError, TokenError, ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError, TypeError)
 
 
@@ -71,11 +74,17 @@ def with_weights(path: str, name: str, use: Callable[[WeightFile], T]) -> T:
 
             try_out(attempt, path, "HDF5")
         return attempt()
-    except VolconvError:
-        raise
+    except VolconvError as error:
+        if len(error.message) <= _LONGEST:
+            raise
+        raise type(error)(_cut(error.message), hint=error.hint and _cut(error.hint)) from error
     except (*_DAMAGE, zipfile.BadZipFile, zlib.error) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ReadError(f"cannot read {name} from {path}: {' '.join(reason.split())}") from error
+        raise ReadError(f"cannot read {name} from {path}: {_cut(' '.join(reason.split()))}") from error
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
 
 
 def _opened(file: IO[bytes], path: str, stack: ExitStack) -> WeightFile:
