@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from safetensors.numpy import save_file
 
 import volconv as library
 import volconv_cli
@@ -86,7 +87,8 @@ def make_what_examples_name():
         make_nifti(f"sub-{i}.nii.gz", noise((12, 13, 14), "uint8", seed=i))
     tifffile.imwrite("cells.tif", noise((12, 13, 14), "uint16"), photometric="minisblack", metadata={"axes": "ZYX"})
     rng = np.random.default_rng(0)
-    np.savez("unet.npz", weight=rng.standard_normal((8, 1, 3, 3, 3)), bias=rng.standard_normal(8))
+    layer = {"encoder.0.weight": rng.standard_normal((8, 1, 3, 3, 3)), "encoder.0.bias": rng.standard_normal(8)}
+    save_file(layer, "unet.safetensors")
     np.savez("unet2.npz", weight=rng.standard_normal((8, 2, 3, 3, 3)))
     Path("smooth.toml").write_text('kernel = "gaussian:sigma=1.5mm"\npadding = "same"\n')
     Path("out").mkdir()

@@ -192,7 +192,7 @@ LENGTH = "in mm, um, nm, vox"
     [
         ("gausian:sigma=2", "(got 'gausian:sigma=2')", "did you mean gaussian?"),
         ("Box", "scharr, prewitt, gabor, unsharp, identity (got 'Box')", "did you mean box?"),
-        ("qqq", "kernel must be a file (.npy, .npz:KEY, .h5:/PATH or .hdf5:/PATH) or one of", None),
+        ("qqq", "kernel must be a file (.npy, .npz, .h5, ", None),
         ("", "(got '')", None),
         ("gaussian", "gaussian needs either sigma or fwhm (got neither)", "for example gaussian:sigma=1.5mm"),
         ("gaussian:truncate=3", "gaussian needs either sigma or fwhm (got neither)", "gaussian:sigma=1.5mm"),
