@@ -92,11 +92,11 @@ def test_show_for_people(printed):
 def test_show_of_channels(printed):
     text = printed("show", "gradient", "--channel", "1")
     assert " 1         0 0.707107 1,1,1        1 even,odd,even\n" in text
-    assert text.count("\nchannel 1, middle slice across") == 3
+    assert "\n\nchannel 1:\n\nmiddle slice across D: H down, W right\n" in text
     np.save("layer.npy", np.ones((20, 2, 1, 3, 3)))
     text = printed("show", "layer.npy")
     assert " 15       18 4.24264     -        - even,even,even\n and 4 channels more (--json has all)\n" in text
-    assert "channel 0, input channel 0, middle slice across H: D down, W right" in text
+    assert "\n\nchannel 0, input channel 0:\n\nmiddle slice across D: H down, W right\n" in text
     assert "for        a typical volume 1,2,256,256,256 float32" in text
 
 
@@ -125,12 +125,88 @@ def test_show_as_json(capsys):
     volconv("kernel", "show", "hessian:sigma=1um", "--spacing", "1,0.5,0.5um", "--json")
     found = json.loads(capsys.readouterr().out)
     assert list(found) == [
-        *("schema_version", "kernel", "shape", "dtype", "volume", "volume_shape", "volume_dtype", "spacing", "unit"),
+        *("schema_version", "kernel", "shape", "dtype", "layout", "bias", "stated"),
+        *("volume", "volume_shape", "volume_dtype", "spacing", "unit"),
         *("channels", "algorithm", "predicted_seconds", "shown_channel", "slices"),
     ]
     assert (found["shape"], found["spacing"], found["unit"]) == ([6, 9, 17, 17], [1, 0.5, 0.5], "um")
     assert [channel["products"] for channel in found["channels"]] == [1] * 6
     assert [len(plane["values"]) for plane in found["slices"]] == [7, 7, 7]
+
+
+def make_model():
+    """Layers as Keras orders their axes, without saying so."""
+    rng = np.random.default_rng(0)
+    layers = {
+        "first|kernel": rng.standard_normal((3, 3, 3, 1, 8)).astype(np.float32),
+        "first|bias": rng.standard_normal(8).astype(np.float32),
+        "up_transpose|kernel": np.ones((2, 2, 2, 4, 8), np.float32),
+    }
+    np.savez("m.npz", **layers)
+    return layers
+
+
+def printed_json(capsys, *arguments):
+    volconv("kernel", *arguments, "--json")
+    return json.loads(capsys.readouterr().out)
+
+
+def test_list_of_a_file(printed, capsys):
+    make_model()
+    assert printed("list", "m.npz").splitlines() == [
+        "key                  shape      dtype    layer",
+        "first|kernel         3,3,3,1,8  float32  first",
+        "first|bias           8          float32  first",
+        "up_transpose|kernel  2,2,2,4,8  float32  up_transpose",
+        "",
+        "no kernel  up_transpose|kernel is the weight of a transposed convolution by its",
+        "           name",
+    ]
+    found = printed_json(capsys, "list", "m.npz")
+    assert found["file"] == "m.npz"
+    assert found["weights"][0] == {
+        "key": "first|kernel",
+        "shape": [3, 3, 3, 1, 8],
+        "dtype": "float32",
+        "layer": "first",
+        "role": "weight",
+        "layout": None,
+        "refusal": None,
+    }
+    assert "give FILE without a key (got 'first')" in printed("list", "m.npz:first", code=2)
+    assert "gone.npz" in printed("list", "gone.npz", code=3)
+
+
+def test_show_of_a_layer(printed, capsys):
+    layers = make_model()
+    text = printed("show", "m.npz:first")
+    assert "shape      8,1,3,3,3  (C_out,C_in/groups,D,H,W)\n" in text
+    assert "bias       m.npz:first|bias\n" in text
+    assert "layout     dhwio in the file, as TensorFlow and Keras have it\n" in text
+    found = printed_json(capsys, "show", "m.npz:first")
+    sums = layers["first|kernel"].sum(axis=(0, 1, 2, 3), dtype=float)
+    np.testing.assert_allclose([channel["sum"] for channel in found["channels"]], sums, rtol=1e-12)
+    assert "shape      3,3,3,1,8" in printed("show", "m.npz:first|kernel")  # alone it may be either; PyTorch's
+    shown = printed("show", "m.npz:first|kernel", "--weight-layout", "dhwio")
+    assert "shape      8,1,3,3,3" in shown
+    make_nifti("v.nii", noise())
+    assert "shape      8,1,3,3,3" in printed("show", "m.npz:first|kernel", "--like", "v.nii")
+
+
+@pytest.mark.parametrize("output", ["l.npz", "l.h5", "l.npz:a.weight", "l.npy", "l.npz:a"])
+def test_a_layer_is_saved_with_its_bias(capsys, output):
+    make_model()
+    make_nifti("v.nii", noise((9, 10, 11), "int16"))
+    volconv("kernel", "save", "m.npz:first", output)
+    has_bias = output in ("l.npz", "l.h5", "l.npz:a.weight")
+    told = "" if has_bias else "  note: m.npz:first|bias is left out: it goes into a .npz or .h5 file, beside an array"
+    assert capsys.readouterr().err.startswith(told)
+    spec = output.removesuffix(".weight")
+    assert load_kernel(spec, Geometry()).weight.shape == (8, 1, 3, 3, 3)
+    for kernel, name in (("m.npz:first", "a.nii"), (spec, "b.nii")):
+        bias = () if has_bias else ("-b", "0")
+        volconv("apply", "v.nii", "-k", kernel, "--padding", "same", "-o", name, "-q", *bias)
+    np.testing.assert_array_equal(read("a.nii"), read("b.nii"))
 
 
 @pytest.mark.parametrize("output", ["k.npy", "k.npz:psf", "k.h5:/psf"])

@@ -12,7 +12,7 @@ from volconv.errors import ParameterError
 from volconv.geometry import Geometry
 from volconv.io import VolumeInfo, open_volume
 from volconv.job import resolve_job
-from volconv.kernels import load_kernel
+from volconv.kernels import arranged, load_kernel
 from volconv.kernels.saving import check_output, save_weights
 from volconv.params import AXES
 from volconv.plan import make_plan
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.kernels import Kernel
     from volconv.region import Index5
 
 #: Of the keys of :meth:`KernelReport.as_dict`, and of their meaning.
@@ -92,7 +93,14 @@ class KernelReport:
     kernel : str
         As asked for.
     shape : tuple of 3, 4 or 5 ints
+        In PyTorch's order, whatever the file's.
     dtype : str
+    layout : {"oidhw", "dhwio", None}
+        The file's order of five axes.
+    bias : str or None
+        Where the bias is that comes with the weights.
+    stated : dict
+        What the file says of stride, dilation and groups.
     volume : str or None
         The file that it is for; None: a typical volume.
     volume_shape : tuple of 5 ints
@@ -103,7 +111,7 @@ class KernelReport:
     channels : tuple of ChannelReport
         One for each output channel.
     algorithm : str
-        That which 'apply' would take for that volume, with padding "same".
+        That which 'apply' would take for that volume, with padding "same", or none where the file states a stride.
     predicted_seconds : dict
         On one thread, by algorithm.
     shown_channel : int
@@ -114,6 +122,9 @@ class KernelReport:
     kernel: str
     shape: tuple[int, ...]
     dtype: str
+    layout: str | None
+    bias: str | None
+    stated: dict[str, Any]
     volume: str | None
     volume_shape: Index5
     volume_dtype: str
@@ -161,6 +172,7 @@ def report_kernel(
     like: str | os.PathLike[str] | None = None,
     spacing: tuple[tuple[float, float, float], str | None] | None = None,
     channel: int = 0,
+    weight_layout: str | None = None,
 ) -> KernelReport:
     """Describe what ``--kernel`` names.
 
@@ -172,6 +184,9 @@ def report_kernel(
         As :func:`like_volume` takes them.
     channel : int
         Output channel whose middle slices are shown.
+    weight_layout : {"oidhw", "dhwio"}, optional
+        Order of five axes; by default the file's, where its kind settles it, or that which fits ``like``, or the bias,
+        or PyTorch's.
 
     Raises
     ------
@@ -184,7 +199,8 @@ def report_kernel(
     (('even', 'even', 'odd'), 1)
     """
     given = like_volume(like, spacing)
-    weights = _weights(kernel, like, given)
+    loaded, weights, layout = _loaded(kernel, like, given, weight_layout)
+    stated = {name: loaded.parameters[name] for name in ("stride", "dilation", "groups") if name in loaded.parameters}
     full = weights.reshape((1,) * (5 - weights.ndim) + weights.shape)
     if weights.ndim == 4:
         full = weights[:, np.newaxis]
@@ -194,8 +210,9 @@ def report_kernel(
         )
     info = given or VolumeInfo((1, 1, *TYPICAL), np.dtype(np.float32))
     if like is None:
-        info = replace(info, shape=(1, full.shape[1], *TYPICAL))
-    job = resolve_job(info, weights, source_name="volume", padding="same")
+        info = replace(info, shape=(1, full.shape[1] * stated.get("groups", 1), *TYPICAL))
+    strided = any(step != 1 for step in stated.get("stride", ()))
+    job = resolve_job(info, weights, source_name="volume", padding=0 if strided else "same", **stated)
     factors = find_factors(job.params, job.weight, job.compute_dtype)
     plan = make_plan(job.params, info.shape, job.compute_dtype, factors=factors)
     has_unit = info.geometry.unit is not None
@@ -203,6 +220,9 @@ def report_kernel(
         kernel=kernel,
         shape=weights.shape,
         dtype=weights.dtype.name,
+        layout=layout,
+        bias=loaded.bias_name,
+        stated=stated,
         volume=None if like is None else str(like),
         volume_shape=info.shape,
         volume_dtype=info.dtype.name,
@@ -222,21 +242,42 @@ def save_kernel(
     like: str | os.PathLike[str] | None = None,
     spacing: tuple[tuple[float, float, float], str | None] | None = None,
     *,
+    weight_layout: str | None = None,
     overwrite: bool = False,
-) -> None:
+) -> tuple[str, ...]:
     """Write what ``--kernel`` names into a file, as :func:`volconv.kernels.saving.save_weights` does.
+
+    Weights are written in PyTorch's order; a bias that comes with them beside them, where the file can hold two arrays.
+    What is returned are notes on what is left out.
 
     Raises
     ------
     ReadError, ParameterError, ShapeError, OutputExistsError, WriteError
     """
     check_output(output, overwrite=overwrite)
-    save_weights(_weights(kernel, like, like_volume(like, spacing)), output, overwrite=overwrite)
+    loaded, weights, _ = _loaded(kernel, like, like_volume(like, spacing), weight_layout)
+    bias_is_saved = save_weights(weights, output, loaded.bias, overwrite=overwrite)
+    notes = []
+    if loaded.bias is not None and not bias_is_saved:
+        notes.append(f"{loaded.bias_name} is left out: it goes into a .npz or .h5 file, beside an array called weight")
+    if loaded.parameters:
+        notes.append(f"{', '.join(loaded.parameters)} that {loaded.name} states are left out")
+    return tuple(notes)
 
 
-def _weights(kernel: str, like: str | os.PathLike[str] | None, given: VolumeInfo | None) -> NDArray[Any]:
+def _loaded(
+    kernel: str, like: str | os.PathLike[str] | None, given: VolumeInfo | None, weight_layout: str | None
+) -> tuple[Kernel, NDArray[Any], str | None]:
+    """What a spec names; its weights in PyTorch's order; and the order that they were in."""
     geometry = Geometry() if given is None else given.geometry
-    return load_kernel(kernel, geometry, "the command" if like is None else str(like)).weight
+    loaded = load_kernel(kernel, geometry, "the command" if like is None else str(like))
+    channels = 1 if given is None else given.shape[1]
+    bias = None if loaded.bias is None else loaded.bias.size
+    stated = loaded.layout
+    if like is None and stated is None and loaded.weight.ndim == 5:  # no channels of a volume tell
+        stated = "dhwio" if loaded.weight.shape[4] == bias != loaded.weight.shape[0] else "oidhw"
+    groups = loaded.parameters.get("groups")
+    return loaded, *arranged(loaded.weight, weight_layout, stated, channels, groups, bias, name=loaded.name)
 
 
 def _channel(values: NDArray[Any]) -> ChannelReport:

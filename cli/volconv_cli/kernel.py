@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volconv_cli.options import debug_option, distances, overwrite_option
+from volconv_cli.options import debug_option, distances, overwrite_option, weight_layout_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ def command() -> None:
 
 
 def _grid_options(command: F) -> F:
-    """Give what says which grid a kernel is for."""
+    """Give what says which grid a kernel is for, and how its axes are ordered."""
     options: list[Callable[[F], F]] = [
         click.option("--like", metavar="VOLUME", help="The file that the kernel is for: its spacing, size and dtype."),
         click.option(
@@ -45,6 +45,7 @@ def _grid_options(command: F) -> F:
             metavar="D,H,W[UNIT]",
             help="Distance between voxels, whatever the file says, as in 1,0.5,0.5um.",
         ),
+        weight_layout_option,
     ]
     for option in reversed(options):
         command = option(command)
@@ -52,23 +53,27 @@ def _grid_options(command: F) -> F:
 
 
 @command.command("list", context_settings=_HELP)
-@click.argument("name", metavar="[NAME]", required=False)
+@click.argument("name", metavar="[NAME|FILE]", required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @debug_option
 def list_command(name: str | None, as_json: bool) -> None:
-    """List the named kernels with their parameters; or tell one's formula.
+    """List the named kernels with their parameters; tell one's formula; or list what a file of weights holds.
 
     \b
     Examples:
       volconv kernel list
       volconv kernel list gaussian
+      volconv kernel list unet.safetensors
       volconv kernel list --json
 
     Lengths are in mm, um, nm or vox (voxels, without a unit): one, or three as in 1/2/2mm for D/H/W. NAME is told with
     its formula, normalisation and source.
     """
-    from volconv.kernels import named_kernels
+    from volconv.kernels import NAMES, named_kernels, split_file_spec
 
+    if name is not None and name not in NAMES and (path_and_key := split_file_spec(name)) is not None:
+        _list_file(*path_and_key, as_json)
+        return
     found = named_kernels(name)
     if as_json:
         click.echo(json.dumps({"schema_version": 1, "kernels": [kernel.as_dict() for kernel in found.values()]}))
@@ -80,6 +85,29 @@ def list_command(name: str | None, as_json: bool) -> None:
         click.echo(f"\n{_plain_text(found[name].documentation)}")
     else:
         click.echo("\n'volconv kernel list NAME' tells a kernel's formula, normalisation and source.")
+
+
+def _list_file(path: str, key: str | None, as_json: bool) -> None:
+    from volconv.kernels import list_weights
+
+    if key is not None:
+        raise click.UsageError(f"give FILE without a key (got {key!r}); 'volconv kernel show' tells of one kernel")
+    entries = list_weights(path)
+    if as_json:
+        told = ("key", "shape", "dtype", "layer", "role", "layout", "refusal")
+        weights = [{name: getattr(entry, name) for name in told} for entry in entries]
+        click.echo(json.dumps({"schema_version": 1, "file": path, "weights": weights}))
+        return
+    from volconv.errors import printable
+    from volconv_cli.text import columns, facts, numbers
+
+    rows = [("key", "shape", "dtype", "layer")]
+    for entry in entries:
+        shape = "" if entry.shape is None else numbers(entry.shape)
+        rows.append((printable(entry.key), shape, printable(entry.dtype), printable(entry.layer or "")))
+    click.echo("\n".join(columns(rows)))
+    if refused := [("no kernel", f"{entry.key} {entry.refusal}") for entry in entries if entry.refusal]:
+        click.echo("\n" + "\n".join(facts(refused)))
 
 
 def _about(kernel: NamedKernel) -> str:
@@ -110,7 +138,9 @@ def _plain_text(documentation: str) -> str:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @debug_option
-def show_command(kernel: str, like: str | None, spacing: Any, channel: int, as_json: bool) -> None:
+def show_command(
+    kernel: str, like: str | None, spacing: Any, weight_layout: str | None, channel: int, as_json: bool
+) -> None:
     """Tell what a kernel is: size, sum, norm, factors, symmetry, algorithm, and its middle slices.
 
     \b
@@ -118,14 +148,14 @@ def show_command(kernel: str, like: str | None, spacing: Any, channel: int, as_j
       volconv kernel show gaussian:sigma=1.5mm --like brain.nii.gz
       volconv kernel show log:sigma=2um --spacing 1,0.5,0.5um
       volconv kernel show sobel --channel 2
-      volconv kernel show unet.npz:weight --json
+      volconv kernel show unet.safetensors:encoder.0 --json
 
     Weights are shown as they are applied: by cross-correlation, without a flip. Without --like the algorithm is that
     for a volume of 256,256,256 voxels in float32.
     """
     from volconv.kernel_report import report_kernel
 
-    report = report_kernel(kernel, like, spacing, channel)
+    report = report_kernel(kernel, like, spacing, channel, weight_layout)
     if as_json:
         click.echo(json.dumps(report.as_dict()))
     else:
@@ -138,7 +168,9 @@ def show_command(kernel: str, like: str | None, spacing: Any, channel: int, as_j
 @_grid_options
 @overwrite_option
 @debug_option
-def save_command(kernel: str, output: str, like: str | None, spacing: Any, overwrite: bool) -> None:
+def save_command(
+    kernel: str, output: str, like: str | None, spacing: Any, weight_layout: str | None, overwrite: bool
+) -> None:
     """Write a kernel into a file: .npy, .npz[:KEY] or .h5[:/PATH].
 
     \b
@@ -147,11 +179,14 @@ def save_command(kernel: str, output: str, like: str | None, spacing: Any, overw
       volconv kernel save ball:radius=2um ball.npz --spacing 1,0.5,0.5um
       volconv kernel save hessian hessian.h5:/hessian
 
-    KEY is "weight" by default. An existing file is replaced as a whole, with -f.
+    KEY is "weight" by default; a bias that comes with the kernel goes beside it. An existing file is replaced as a
+    whole, with -f.
     """
+    from volconv.errors import printable
     from volconv.kernel_report import save_kernel
 
-    save_kernel(kernel, output, like, spacing, overwrite=overwrite)
+    for note in save_kernel(kernel, output, like, spacing, weight_layout=weight_layout, overwrite=overwrite):
+        click.echo(f"  note: {printable(note)}", err=True)
 
 
 def _show(report: KernelReport) -> None:
@@ -171,19 +206,31 @@ def _show(report: KernelReport) -> None:
     ]
     if len(report.channels) == 1:
         pairs[3:3] = _facts_of(report.channels[0])
+    if report.layout == "dhwio":
+        pairs.insert(3, ("layout", "dhwio in the file, as TensorFlow and Keras have it"))
+    if report.bias is not None:
+        pairs.insert(3, ("bias", report.bias))
+    if report.stated:
+        stated = "; ".join(f"{name} {_listed(value)}" for name, value in report.stated.items())
+        pairs.insert(3, ("stated", stated))
     click.echo("\n".join(facts(pairs)))
     if len(report.channels) > 1:
         click.echo("\n" + "\n".join(_channels(report.channels)))
     if len(report.channels) > SHOWN:
         click.echo(f" and {counted(len(report.channels) - SHOWN, 'channel')} more (--json has all)")
-    of = f"channel {report.shown_channel}, " if len(report.channels) > 1 else ""
-    of += "input channel 0, " if len(report.shape) == 5 and report.shape[1] > 1 else ""
+    if len(report.channels) > 1:
+        inputs = ", input channel 0" if len(report.shape) == 5 and report.shape[1] > 1 else ""
+        click.echo(f"\nchannel {report.shown_channel}{inputs}:")
     for plane in report.slices:
         sides = [report.shape["DHW".index(axis) - 3] for axis in plane.axes]
         shown = (len(plane.values), len(plane.values[0]))
         cut = f", the middle {shown[0]} x {shown[1]} of {sides[0]} x {sides[1]}" if shown != tuple(sides) else ""
-        click.echo(f"\n{of}middle slice across {plane.across}: {plane.axes[0]} down, {plane.axes[1]} right{cut}")
+        click.echo(f"\nmiddle slice across {plane.across}: {plane.axes[0]} down, {plane.axes[1]} right{cut}")
         click.echo("\n".join(_table(plane)))
+
+
+def _listed(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _algorithms(report: KernelReport) -> str:

@@ -114,6 +114,16 @@ def kernel_option(*, required: bool) -> Callable[[F], F]:
     )
 
 
+def weight_layout_option(command: F) -> F:
+    """Give ``--weight-layout``."""
+    return click.option(
+        "--weight-layout",
+        type=click.Choice(["oidhw", "dhwio"]),
+        help="Order of a 5-D kernel's axes: PyTorch's, or that of TensorFlow and Keras.  "
+        "[default: what FILE or the volume leaves]",
+    )(command)
+
+
 def conv_options(command: F) -> F:
     """Give the parameters of a Conv3d: an ONNX node may state those that are not given."""
     for option in reversed(
@@ -125,12 +135,7 @@ def conv_options(command: F) -> F:
                 metavar="NUMBER|FILE[:KEY]",
                 help="Added to each output channel.  [default: that of the kernel's layer]",
             ),
-            click.option(
-                "--weight-layout",
-                type=click.Choice(["oidhw", "dhwio"]),
-                help="Order of a 5-D kernel's axes: PyTorch's, or that of TensorFlow and Keras.  "
-                "[default: what FILE or the volume leaves]",
-            ),
+            weight_layout_option,
             click.option("--stride", type=triple, metavar="D,H,W", help="Step between outputs.  [default: 1]"),
             click.option(
                 "--padding",

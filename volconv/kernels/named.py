@@ -192,7 +192,7 @@ def named_kernels(name: str | None = None) -> dict[str, NamedKernel]:
     if name not in REGISTRY:
         raise ParameterError(
             f"name must be one of {', '.join(NAMES)} (got {name!r})",
-            hint=did_you_mean(name.partition(":")[0], NAMES),
+            hint=other_file_hint(name) or did_you_mean(name.partition(":")[0], NAMES),
         )
     return {name: REGISTRY[name]}
 

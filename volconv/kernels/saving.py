@@ -22,8 +22,8 @@ KINDS = ".npy, .npz:KEY, .h5:/PATH or .hdf5:/PATH"
 # The first suffix that ends the name or is followed by a colon ends the path: keys may look like paths themselves.
 _FILE = re.compile(r"(.+?\.(?:npy|npz|h5|hdf5))(?::(.*))?", re.IGNORECASE | re.DOTALL)
 
-#: Name of the array where none is asked for: PyTorch's.
-KEY = "weight"
+#: Name of the array where none is asked for, and of the bias beside it: PyTorch's.
+KEY, BIAS = "weight", "bias"
 
 
 def split_output(spec: str) -> tuple[Path, str]:
@@ -63,7 +63,9 @@ def check_output(spec: str, *, overwrite: bool = False) -> None:
     check_target(split_output(spec)[0], overwrite=overwrite)
 
 
-def save_weights(weights: NDArray[Any], spec: str, *, overwrite: bool = False) -> None:
+def save_weights(
+    weights: NDArray[Any], spec: str, bias: NDArray[Any] | None = None, *, overwrite: bool = False
+) -> bool:
     """Write weights into a new file, which appears complete or not at all.
 
     Parameters
@@ -73,34 +75,48 @@ def save_weights(weights: NDArray[Any], spec: str, *, overwrite: bool = False) -
     spec : str
         ``FILE.npy``, ``FILE.npz[:KEY]`` or ``FILE.h5[:/PATH]``; the array is called "weight" by default. The same
         weights give the same bytes.
+    bias : array, optional
+        Goes beside weights that are called "weight" or "LAYER.weight".
     overwrite : bool
         Whether an existing file may be replaced, as a whole.
+
+    Returns
+    -------
+    bool
+        Whether the bias is in the file.
 
     Raises
     ------
     ParameterError, OutputExistsError, WriteError
     """
     path, key = split_output(spec)
+    arrays = {key: weights}
+    if bias is not None and path.suffix.lower() != ".npy" and re.fullmatch(rf"(.*[./])?{KEY}", key):
+        arrays[key.removesuffix(KEY) + BIAS] = bias
     target = Target(path, overwrite=overwrite)
     try:
         with translated(path):
             if path.suffix.lower() == ".npy":
                 np.lib.format.write_array(target.file, weights, allow_pickle=False)
             elif path.suffix.lower() == ".npz":
-                with zipfile.ZipFile(target.file, "w") as archive, archive.open(f"{key}.npy", "w") as member:
-                    np.lib.format.write_array(member, weights, allow_pickle=False)
+                with zipfile.ZipFile(target.file, "w") as archive:
+                    for name, array in arrays.items():
+                        with archive.open(f"{name}.npy", "w") as member:
+                            np.lib.format.write_array(member, array, allow_pickle=False)
             else:
-                target.file.write(_hdf5(weights, key))
+                target.file.write(_hdf5(arrays))
         target.commit()
     finally:
         target.abort()
+    return len(arrays) > 1
 
 
-def _hdf5(weights: NDArray[Any], key: str) -> bytes:
+def _hdf5(arrays: dict[str, NDArray[Any]]) -> bytes:
     """The whole file: made in memory, since HDF5 itself does not survive a disk that is full."""
     import h5py
 
     made = io.BytesIO()
     with h5py.File(made, "w") as file:
-        file[key] = weights
+        for name, array in arrays.items():
+            file[name] = array
     return made.getvalue()
