@@ -177,6 +177,7 @@ def test_old_opcodes_make_no_objects(code):
         (b"X\xff\xff\xff\x7fabc", "cannot read kernel from w.pt: "),
         (b"I" + b"9" * 5000 + b"\n.", "cannot read kernel from w.pt: "),
         (b"", "cannot read kernel from w.pt: "),
+        (b"S'\\d'\n.", "w.pt is no tensor (it is of type str)"),
         (b"P1\n.", "its pickle has a persistent id that names no storage"),
     ],
 )

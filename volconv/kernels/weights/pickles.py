@@ -8,13 +8,14 @@ by its name. (What opcodes do: ``pickletools`` in Python's library.)
 from __future__ import annotations
 
 import pickletools
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from volconv.errors import ReadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: Opcodes of one pickle; a model of a thousand layers takes a hundred thousand.
 _MOST_OPCODES = 2_000_000
@@ -85,7 +86,7 @@ class Machine:
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
-        for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):
+        for number, (opcode, argument) in enumerate(_opcodes(file)):
             if number > _MOST_OPCODES:
                 raise ReadError(f"{self._path} must have pickles of at most {_MOST_OPCODES} steps", hint=self._hint)
             if opcode.name == "STOP":
@@ -188,6 +189,13 @@ class Machine:
         if made is None:
             raise DamagedError(f"its pickle calls {what.name}")
         return made(*arguments)
+
+
+def _opcodes(file: Any) -> Iterator[tuple[Any, Any]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of escapes in texts that Python itself would not write
+        for opcode, argument, _ in pickletools.genops(file):
+            yield opcode, argument
 
 
 def put(target: Any, items: list[Any]) -> None:

@@ -228,9 +228,10 @@ def _file(path: str, tensors: Any, read: Callable[[Storage, int, int], bytes], o
     found = _flattened(tensors, path)
 
     def values(entry: Weights) -> NDArray[Any]:
+        what = f"{path}:{entry.key}" if entry.key else path
         if not isinstance(entry.place, Tensor):
-            raise ReadError(f"{path}:{entry.key} is no tensor (it is of type {entry.dtype})")
-        return _values(entry.place, f"{path}:{entry.key}", read, order)
+            raise ReadError(f"{what} is no tensor (it is of type {entry.dtype})")
+        return _values(entry.place, what, read, order)
 
     entries = [_entry(key, value) for key, value in found.items()]
     return WeightFile(entries, values, layers_of(entries))
