@@ -14,14 +14,16 @@ import traceback
 import warnings
 from pathlib import Path
 
+import h5py  # noqa: F401  # the library, loaded before memory is counted
 import numpy as np
+import onnx  # noqa: F401
 
 from volconv.config import load_config
 from volconv.conversion import convert
 from volconv.describe import describe
 from volconv.errors import ConfigError, OutOfMemoryError, ReadError, VolconvError
 from volconv.io import Region, list_contents, open_volume
-from volconv.kernels.files import load_array
+from volconv.kernels.files import list_weights, load_layer
 
 #: Bytes that this process may take beyond what it has once everything is loaded.
 ROOM = 1 << 30
@@ -53,7 +55,18 @@ def volume(path):
 
 
 def kernel(path):
-    load_array(path, "kernel", (3, 4, 5))
+    """Every array that could be one."""
+    entries = [entry for entry in list_weights(path) if len(entry.shape or ()) in (3, 4, 5)]
+    loaded = []
+    for entry in entries:
+        try:
+            loaded.append(load_layer(f"{path}:{entry.key}" if entry.key else path))
+        except VolconvError as error:
+            wrong = error
+    if not entries:
+        loaded.append(load_layer(path))
+    elif not loaded:
+        raise wrong
 
 
 def attempt(kind, path):

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from pathlib import Path
 
 import h5py
 import nibabel
 import numpy as np
+import onnx
 import tifffile
 from hypothesis import strategies as st
+from safetensors.numpy import save_file
 
 
 def _array(shape=(3, 4, 5), dtype="int16"):
@@ -175,12 +178,35 @@ def _weights(path):
         file["conv/weight"] = _array((2, 1, 3, 3, 3), "float32")
 
 
+def _made(name):
+    """A file that PyTorch or Keras made."""
+    return lambda path: shutil.copyfile(Path(__file__).parent / "data" / "weights" / name, path)
+
+
+def _onnx(path):
+    values = {"enc.weight": _array((2, 1, 3, 3, 3), "float32"), "enc.bias": _array((2,), "float32")}
+    typed = onnx.helper.make_tensor("typed", onnx.TensorProto.INT8, (1, 1, 2), [1, 2])
+    attributes = {"strides": [2, 1, 1], "pads": [1, 1, 1, 1, 1, 1], "group": 1}
+    node = onnx.helper.make_node("Conv", ["x", *values], ["y"], name="Conv_0", **attributes)
+    tensors = [typed, *(onnx.numpy_helper.from_array(value, name) for name, value in values.items())]
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [], [], tensors))
+    Path(path).write_bytes(model.SerializeToString())
+
+
 KERNELS = {
     "k.npy": lambda path: np.save(path, _array((3, 3, 3), "float32")),
     "f.npy": lambda path: np.save(path, np.asfortranarray(_array((3, 3, 3), ">f8"))),
     "k.npz": _npz,
     "c.npz": lambda path: _npz(path, np.savez_compressed),
     "k.h5": _weights,
+    "k.safetensors": lambda path: save_file({"enc.weight": _array((2, 1, 3, 3, 3)), "enc.bias": _array((2,))}, path),
+    "torch.pt": _made("torch.pt"),
+    "torch.pth": _made("torch_legacy.pth"),
+    "bfloat16.pt": _made("torch_cuda_bfloat16.pt"),
+    "keras3.weights.h5": _made("keras3.weights.h5"),
+    "keras.h5": _made("keras.h5"),
+    "k.keras": _made("keras3.keras"),
+    "k.onnx": _onnx,
 }
 
 CONFIGS = {

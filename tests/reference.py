@@ -7,6 +7,12 @@ import itertools
 import numpy as np
 
 
+def correlate(volume, weights):
+    """Valid cross-correlation of a (D, H, W) array, from the definition."""
+    windows = np.lib.stride_tricks.sliding_window_view(volume, weights.shape)
+    return np.einsum("dhwijk,ijk->dhw", windows, weights)
+
+
 def source_index(index, size, mode):
     """Index into an axis of ``size`` for a padded position that may lie outside; None where nothing is there."""
     if 0 <= index < size:

@@ -22,7 +22,7 @@ from command import ANISO, NUCLEI, ROOT, make_nifti, names, noise, read, volconv
 from tolerances import allowed, assert_matches
 
 BRAIN = ROOT / "sample_data" / "mni152_t1.nii.gz"
-UNET = ROOT / "sample_data" / "unet_layer1.npz"
+UNET = ROOT / "sample_data" / "brain_unet.npz"
 PRESETS = sorted((ROOT / "configs").glob("*.toml"))
 SCRIPT = Path(sys.executable).parent / "volconv"
 OBLIQUE = nibabel.affines.from_matvec(
@@ -328,11 +328,9 @@ def brain_crop(name="brain.nii.gz"):
 
 def test_the_first_layer_of_a_network_on_a_brain():
     x = brain_crop().astype(np.float32)
-    volconv(
-        "apply", "brain.nii.gz", "-k", f"{UNET}:weight", "-b", f"{UNET}:bias", "--padding", "same", "-o", "f.nii.gz"
-    )
+    volconv("apply", "brain.nii.gz", "-k", f"{UNET}:conv3d", "--padding", "same", "-o", "f.nii.gz")
     with np.load(UNET) as layer:
-        w, b = layer["weight"], layer["bias"]
+        w, b = layer["conv3d|kernel"].transpose(4, 3, 0, 1, 2), layer["conv3d|bias"]
     got = read("f.nii.gz")
     assert got.shape == (1, 8, *x.shape[2:])
     parameters = {"padding": (1, 1, 1)}
@@ -453,7 +451,7 @@ REFUSED = {
     "kernel name": (["in.nii", "-k", "gausian:sigma=1"], 2, r"\(got 'gausian:sigma=1'\); did you mean gaussian\?"),
     "kernel parameter": (["in.nii", "-k", "box:sise=3"], 2, r"sise"),
     "missing kernel file": (["in.nii", "-k", "gone.npy"], 3, r"gone\.npy: No such file"),
-    "kernel key": (["in.nii", "-k", "layer.npz:wait"], 3, r"layer\.npz has no array 'wait' \(it holds weight"),
+    "kernel key": (["in.nii", "-k", "layer.npz:wait"], 3, r"layer\.npz has no layer or array 'wait' \(it holds weight"),
     "channels": (["in.nii", "-k", "layer.npz:weight"], 5, r"in\.nii: .*got in_channels=1, weights for 2"),
     "groups": (["in.nii", "-k", "layer.npz:weight", "--groups", "3"], 5, r"groups must divide out_channels"),
     "bias": (["in.nii", "-b", "layer.npz:bias"], 5, r"bias must have one value for each output channel"),

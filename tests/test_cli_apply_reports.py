@@ -78,6 +78,7 @@ def test_a_report_says_what_was_done(capsys):
         "padding_mode": "zeros",
         "padding_value": 0.0,
         "flip_kernel": False,
+        "weight_layout": None,
     }
     digest = hashlib.sha256(weight.tobytes()).hexdigest()
     assert run["kernel"] == {"spec": "k.npy", "shape": [3, 2, 4], "dtype": "float32", "sha256": digest}

@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
+from safetensors.numpy import save_file
 
 import volconv as library
 import volconv_cli
@@ -24,6 +25,8 @@ from volconv_cli import exits
 from volconv_cli.main import COMMANDS
 
 SCRIPT = Path(sys.executable).parent / "volconv"
+#: Every command that has a help of its own.
+HELPS = [[], *([name] for name in COMMANDS), *(["kernel", name] for name in ("list", "show", "save"))]
 HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "isal", "torch", "scipy"}
 
 
@@ -42,7 +45,7 @@ def help_of(capsys, *command):
 # --- help
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+@pytest.mark.parametrize("command", HELPS)
 def test_help_fits_80_columns_and_goes_to_stdout(capsys, monkeypatch, command):
     monkeypatch.setenv("COLUMNS", "80")
     text = help_of(capsys, *command)
@@ -85,17 +88,18 @@ def make_what_examples_name():
         make_nifti(f"sub-{i}.nii.gz", noise((12, 13, 14), "uint8", seed=i))
     tifffile.imwrite("cells.tif", noise((12, 13, 14), "uint16"), photometric="minisblack", metadata={"axes": "ZYX"})
     rng = np.random.default_rng(0)
-    np.savez("unet.npz", weight=rng.standard_normal((8, 1, 3, 3, 3)), bias=rng.standard_normal(8))
+    layer = {"encoder.0.weight": rng.standard_normal((8, 1, 3, 3, 3)), "encoder.0.bias": rng.standard_normal(8)}
+    save_file(layer, "unet.safetensors")
     np.savez("unet2.npz", weight=rng.standard_normal((8, 2, 3, 3, 3)))
     Path("smooth.toml").write_text('kernel = "gaussian:sigma=1.5mm"\npadding = "same"\n')
     Path("out").mkdir()
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+@pytest.mark.parametrize("command", HELPS)
 def test_examples_in_the_help_work(capsys, command):
     lines = [line.strip() for line in help_of(capsys, *command).splitlines() if line.startswith("    volconv ")]
     assert len(lines) >= 3
-    assert not command or all(line.startswith(f"volconv {command[0]} ") for line in lines)
+    assert not command or all(f"{line} ".startswith(f"volconv {' '.join(command)} ") for line in lines)
     make_what_examples_name()
     for line in lines:
         words = []
@@ -111,6 +115,9 @@ def test_examples_in_the_help_work(capsys, command):
             done = subjects if "{" in target else [target]
             assert all(Path(name).is_file() for name in done)
             assert out == ""
+        elif words[:2] == ["kernel", "save"]:
+            assert Path(words[3].partition(":")[0]).stat().st_size > 0
+            assert out == err == ""
         elif words[0] == "convert":
             made = ("brain.h5", "cells.nii.gz", "first.nii", "both.nii.gz")
             assert any(name in words and Path(name).is_file() for name in made)
@@ -226,7 +233,9 @@ def test_imports_stay_light(code):
     assert not imported_by(code) & HEAVY
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["nope"], *([name, "--help"] for name in COMMANDS)])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["nope"], *([*names, "--help"] for names in HELPS if names)]
+)
 def test_help_and_usage_errors_stay_light(arguments):
     code = f"from volconv_cli.main import main\ntry:\n    main({arguments!r})\nexcept SystemExit:\n    pass"
     assert not imported_by(code) & HEAVY
@@ -246,6 +255,11 @@ LIBRARIES = HEAVY - {"numpy", "scipy"}  # what takes SciPy is numba, where it is
         (["shape", "v.nii", "-k", "box:size=3"], {"nibabel"}),
         (["shape", "v.tif", "-k", "box:size=3", "--json"], {"tifffile"}),
         (["shape", "--input-shape", "9,9,9", "--kernel-size", "3"], set()),
+        (["kernel", "list"], set()),
+        (["kernel", "show", "log:sigma=2um", "--spacing", "1um"], set()),
+        (["kernel", "show", "box:size=3mm", "--like", "v.nii"], {"nibabel"}),
+        (["kernel", "save", "sobel", "s.npz"], set()),
+        (["kernel", "save", "sobel", "s.h5"], {"h5py"}),
         (["convert", "v.nii", "o.nii"], {"nibabel"}),
         (["convert", "v.tif", "o.h5"], {"tifffile", "h5py"}),
         (["diff", "v.nii", "v.nii"], {"nibabel"}),

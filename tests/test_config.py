@@ -10,7 +10,7 @@ import pytest
 from volconv.config import KEYS, dump_config, load_config
 from volconv.errors import ConfigError
 from volconv.geometry import Geometry
-from volconv.kernels import load_bias, load_kernel
+from volconv.kernels import load_kernel
 
 PRESETS = Path(__file__).parents[1] / "configs"
 
@@ -33,6 +33,7 @@ def test_every_key(tmp_path):
         padding-value = -1000
         dilation = 2
         groups = 1
+        weight-layout = "dhwio"
         flip-kernel = true
         roi = "1:9,:,:"
         activation = "relu"
@@ -74,6 +75,7 @@ def test_every_key(tmp_path):
         "padding-value": "-1000",
         "dilation": "2",
         "groups": "1",
+        "weight-layout": "dhwio",
         "flip-kernel": True,
         "roi": "1:9,:,:",
         "activation": "relu",
@@ -247,5 +249,6 @@ def test_unreadable_files(tmp_path):
 
 def test_files_of_a_preset_are_there():
     unet = load_config(PRESETS / "unet_layer1.toml")
-    assert load_kernel(unet["kernel"], Geometry()).weight.shape == (8, 1, 3, 3, 3)
-    assert load_bias(unet["bias"], 8).shape == (8,)
+    layer = load_kernel(unet["kernel"], Geometry())
+    assert layer.weight.shape == (3, 3, 3, 1, 8)
+    assert layer.bias.shape == (8,)

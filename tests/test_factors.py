@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 
 import volconv
-from volconv.engines.factors import find_factors
+from volconv.engines.factors import count_terms, find_factors
 from volconv.geometry import Geometry
-from volconv.kernels.named import build_kernel, gaussian_1d
+from volconv.kernels.named import build_kernel
 from volconv.params import Conv3dParams
 from volconv.plan import make_plan
 
-
-def laplacian_of_gaussian(sigma):
-    smooth = gaussian_1d(sigma)
-    x = np.arange(len(smooth)) - len(smooth) // 2
-    second = (x**2 / sigma**2 - 1) / sigma**2 * smooth
-    return sum(np.einsum("d,h,w", *(second if i == j else smooth for j in range(3))) for i in range(3))
+CUBES = Geometry.from_spacing((1.0, 1.0, 1.0), "mm")
 
 
 def found(kernel, dtype="float32"):
@@ -38,11 +33,63 @@ def test_products_are_found_and_give_the_kernel(spec, stored, dtype):
     assert np.abs(again - kernel).sum() <= allowed * np.abs(kernel).sum()
 
 
+@pytest.mark.parametrize(
+    ("spec", "terms"),
+    [
+        ("gaussian:sigma=2,order=0/1/2", 1),
+        ("box:size=4.5mm", 1),
+        ("unsharp:sigma=2,amount=0.7", 2),
+        ("dog:low=1,high=4", 2),
+        ("dog:low=2", 4),  # two, of which each is more than twice as large as their difference
+        ("log:sigma=2", 3),
+        ("log:sigma=2/3/3", 3),
+        ("gabor:sigma=3,wavelength=6,direction=0/1/0", 1),
+        ("gabor:sigma=3,wavelength=6,direction=0/1/2,phase=20", 2),
+    ],
+)
 @pytest.mark.parametrize("stored", ["float64", "float32"])
-def test_a_laplacian_of_gaussian_is_a_sum_of_few(stored):
-    factors = found(laplacian_of_gaussian(2.0).astype(stored))
-    assert 3 <= factors.terms <= 4
-    assert factors.growth < 1.45
+def test_named_kernels_are_sums_of_few(spec, terms, stored):
+    kernel = build_kernel(spec, CUBES).astype(stored)
+    factors = found(kernel)
+    assert factors.terms == terms
+    again = np.einsum("rd,rh,rw->dhw", *(axis[0] for axis in factors.along))
+    assert np.abs(again - kernel).sum() <= 0.5 * np.finfo(np.float32).eps * np.abs(kernel).sum()
+    assert factors.growth * (3 * 6 + terms) <= 32  # six roundings of each pass are left
+
+
+@pytest.mark.parametrize("name", ["gradient", "hessian"])
+def test_banks_are_products(name):
+    bank = build_kernel(f"{name}:sigma=2", CUBES)[:, None]
+    assert find_factors(Conv3dParams.parse(bank.shape), bank, np.dtype(np.float32)).terms == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "terms"),
+    [
+        ("sobel:axis=z", 1),
+        ("laplacian", 3),
+        ("laplacian:points=19", 4),
+        ("laplacian:points=27", 2),
+        ("dog:low=2", 2),
+        ("log:sigma=1", 3),
+        ("gabor:sigma=3,wavelength=6,direction=1/1/1", 4),
+        ("neighbours:count=26", 2),
+        ("ball:radius=4", None),
+        ("identity", 1),
+    ],
+)
+def test_terms_are_counted_whether_they_pay_or_not(spec, terms):
+    assert count_terms(build_kernel(spec, CUBES)) == terms
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("kind", ["two", "three"])
+def test_sums_of_random_products_are_found(seed, kind):
+    """Two products; three with the factors of a Laplacian of a Gaussian; not in vain along other axes."""
+    rng = np.random.default_rng(seed)
+    (a, b), (c, d), (e, f) = (rng.standard_normal((2, n)) for n in rng.integers(2, 8, 3))
+    terms = [(a, c, e), (b, d, f)] if kind == "two" else [(b, c, e), (a, d, e), (a, c, f)]
+    assert count_terms(sum(np.einsum("d,h,w", *term) for term in terms)) <= len(terms)
 
 
 def test_what_is_no_product_is_not_taken_for_one():
@@ -78,7 +125,8 @@ def test_products_are_picked_for_large_volumes():
 def test_products_agree_with_direct():
     rng = np.random.default_rng(1)
     x = rng.standard_normal((1, 1, 40, 50, 60), dtype=np.float32) + 1000
-    for kernel in (build_kernel("gaussian:sigma=2", Geometry()), laplacian_of_gaussian(2.0)):
+    for spec in ("gaussian:sigma=2", "log:sigma=2", "dog:low=2", "unsharp:sigma=1.5", "gaussian:sigma=1,order=0/0/1"):
+        kernel = build_kernel(spec, CUBES)
         weight = kernel[None, None].astype(np.float32)
         fast = volconv.conv3d(x, weight, padding="same", algorithm="separable")
         exact = volconv.conv3d(x.astype(float), weight, padding="same", algorithm="direct")

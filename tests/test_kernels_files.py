@@ -48,7 +48,11 @@ class Bomb:
         ("box", None),
         (".npy", None),
         ("w.npz.gz", None),
-        ("brain.nii.gz", None),
+        ("brain.nii.gz", ("brain.nii.gz", None)),
+        ("unet.pt:encoder.0", ("unet.pt", "encoder.0")),
+        ("unet.weights.h5:layers/conv3d", ("unet.weights.h5", "layers/conv3d")),
+        ("psf.ome.tif", ("psf.ome.tif", None)),
+        ("model.safetensors:a.h5", ("model.safetensors", "a.h5")),
         ("1.5", None),
         ("", None),
     ],
@@ -129,7 +133,7 @@ def save_all(folder):
     (folder / "short.npy").write_bytes((folder / "cube.npy").read_bytes()[:-9])
     (folder / "header.npy").write_bytes((folder / "cube.npy").read_bytes()[:20])
     (folder / "folder.npy").mkdir()
-    np.savez(folder / "two.npz", weight=CUBE, bias=np.ones(2))
+    np.savez(folder / "two.npz", a=CUBE, b=np.ones((3, 3, 3)), bias=np.ones(2))
     np.savez(folder / "none.npz")
     np.savez(folder / "object.npz", allow_pickle=True, w=np.full((1, 1, 1), None))
     (folder / "words.npz").write_text("hello")
@@ -152,7 +156,7 @@ def save_all(folder):
         ("missing.npz:w", ReadError, "cannot read kernel from missing.npz: No such file or directory"),
         ("missing.h5", ReadError, "cannot read kernel from missing.h5: No such file or directory"),
         ("folder.npy", ReadError, "cannot read kernel from folder.npy: Is a directory"),
-        ("cube.npy:w", ReadError, "cube.npy must be given without a key, a .npy file holds one array (got key 'w')"),
+        ("cube.npy:w", ReadError, "cube.npy must be given without a key, it holds one array (got key 'w')"),
         ("object.npy", ReadError, "object.npy holds Python objects, which volconv never loads"),
         ("pickle.npy", ReadError, "pickle.npy holds Python objects, which volconv never loads"),
         ("object.npz", ReadError, "object.npz:w holds Python objects, which volconv never loads"),
@@ -161,35 +165,33 @@ def save_all(folder):
         ("short.npy", ReadError, "cannot read kernel from short.npy: "),
         ("header.npy", ReadError, "cannot read kernel from header.npy: "),
         ("words.npz", ReadError, "cannot read kernel from words.npz: File is not a zip file"),
-        ("damaged.npz:weight", ReadError, "cannot read kernel from damaged.npz: Bad CRC-32"),
+        ("damaged.npz:a", ReadError, "cannot read kernel from damaged.npz: Bad CRC-32"),
         (
             "two.npz",
             ReadError,
-            "kernel must say which array of two.npz to read (it holds weight (2, 3, 4), bias (2,)); "
-            "as in two.npz:weight",
+            "kernel must say which array of two.npz to read (it holds a (2, 3, 4), b (3, 3, 3)); as in two.npz:a",
         ),
-        ("two.npz:w", ReadError, "two.npz has no array 'w' (it holds weight (2, 3, 4), bias (2,))"),
-        ("two.npz:", ReadError, "two.npz has no array '' (it holds"),
+        ("two.npz:w", ReadError, "two.npz has no layer or array 'w' (it holds a (2, 3, 4), b (3, 3, 3))"),
+        ("two.npz:", ReadError, "two.npz has no layer or array '' (it holds"),
         ("none.npz", ReadError, "kernel must say which array of none.npz to read (it holds no arrays)"),
         ("words.h5", ReadError, "cannot read kernel from words.h5: "),
         (
             "two.h5",
             ReadError,
-            "kernel must say which dataset of two.h5 to read (it holds /a/weight (2, 3, 4), /b (2, 3, 4), /bias (2,), "
-            "/void None, /words (2,)); as in two.h5:/a/weight",
+            "kernel must say which array of two.h5 to read (it holds a (2, 3, 4), /b (2, 3, 4)); as in two.h5:a",
         ),
-        ("two.h5:/a", ReadError, "two.h5 has no dataset '/a' (it holds /a/weight (2, 3, 4), /b"),
-        ("two.h5:/b/c", ReadError, "two.h5 has no dataset '/b/c' (it holds"),
-        ("two.h5:", ReadError, "two.h5 has no dataset '' (it holds"),
-        ("none.h5", ReadError, "kernel must say which dataset of none.h5 to read (it holds no datasets)"),
-        ("two.h5:/words", ShapeError, "kernel must be a numeric array (got object"),
-        ("two.h5:/void", ShapeError, "kernel must be a numeric array (got float32 with shape None"),
+        ("two.h5:/c", ReadError, "two.h5 has no layer or array '/c' (it holds a (2, 3, 4), /b (2, 3, 4))"),
+        ("two.h5:/b/c", ReadError, "two.h5 has no layer or array '/b/c' (it holds"),
+        ("two.h5:", ReadError, "two.h5 has no layer or array '' (it holds"),
+        ("none.h5", ReadError, "kernel must say which array of none.h5 to read (it holds no arrays)"),
+        ("two.h5:/words", ShapeError, "weights must be a numeric array (got object"),
+        ("two.h5:/void", ShapeError, "weights must be a numeric array (got float32 with shape None"),
         ("two.h5:/bias", ShapeError, "kernel must be a numeric array of 3, 4 or 5 axes (got shape (2,) of float64"),
         ("flat.npy", ShapeError, "of 3, 4 or 5 axes (got shape (2, 3) of float64 in flat.npy)"),
         ("text.npy", ShapeError, "of 3, 4 or 5 axes (got shape (1, 1, 1) of <U3 in text.npy)"),
         ("dates.npy", ShapeError, "kernel must be a numeric array"),
         ("struct.npy", ShapeError, "kernel must be a numeric array"),
-        ("w.txt", ReadError, "kernel must be in a file of kind .npy, .npz:KEY, .h5:/PATH or .hdf5:/PATH (got 'w.txt')"),
+        ("w.txt", ReadError, "kernel must be in a file of kind .npy, .npz, .h5, .keras, "),
     ],
 )
 def test_errors(tmp_path, monkeypatch, spec, error, message):

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reference import correlate
 from volconv.errors import ParameterError
 from volconv.geometry import Geometry
 from volconv.kernels import NAMES
-from volconv.kernels.named import MAX_TAPS, REGISTRY, build_kernel, gaussian_1d
+from volconv.kernels.gaussians import gaussian_1d
+from volconv.kernels.named import REGISTRY, build_kernel
+from volconv.kernels.parsing import MAX_TAPS
 
 VOXELS = Geometry()
 BRAIN = Geometry.from_spacing((3.0, 1.0, 0.5), "mm")
-
-
-def correlate(volume: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Valid cross-correlation, from the definition."""
-    windows = np.lib.stride_tricks.sliding_window_view(volume, weights.shape)
-    return np.einsum("dhwijk,ijk->dhw", windows, weights)
 
 
 def gaussian_reference(sigmas: tuple[float, float, float], truncate: float = 4.0) -> np.ndarray:
@@ -166,12 +165,21 @@ def test_sobel_laplacian_and_box_are_scipys():
 
 
 def test_every_name_has_a_line_and_an_example_that_works():
-    assert list(NAMES) == list(REGISTRY) == ["gaussian", "box", "identity", "laplacian", "sobel"]
+    smoothing, derivatives = {"gaussian", "box", "ball"}, {"laplacian", "gradient", "hessian"}
+    edges, blobs = {"sobel", "scharr", "prewitt"}, {"log", "dog", "gabor", "unsharp"}
+    assert set(NAMES) == set(REGISTRY) == smoothing | derivatives | edges | blobs | {"neighbours", "identity"}
     for name, kernel in REGISTRY.items():
         assert NAMES[name] == kernel.description
         assert "\n" not in kernel.description
+        assert kernel.build.__doc__
         assert kernel.example.partition(":")[0] == name
-        assert build_kernel(kernel.example, BRAIN).ndim == 3
+        assert build_kernel(kernel.example, Geometry.from_spacing((1.0, 1.0, 0.5), "mm")).ndim in (3, 4)
+
+
+def test_the_readme_names_all():
+    text = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    table = text.split("| `-k` | what |")[1].split("| `FILE[:KEY]`")[0]
+    assert {spec.partition(":")[0] for spec in re.findall(r"`([a-z]+(?::[^`]*)?)`", table)} >= set(NAMES)
 
 
 # --- errors
@@ -183,16 +191,16 @@ LENGTH = "in mm, um, nm, vox"
     ("spec", "message", "hint"),
     [
         ("gausian:sigma=2", "(got 'gausian:sigma=2')", "did you mean gaussian?"),
-        ("Box", "one of gaussian, box, identity, laplacian, sobel (got 'Box')", "did you mean box?"),
-        ("qqq", "kernel must be a file (.npy, .npz:KEY, .h5:/PATH or .hdf5:/PATH) or one of", None),
+        ("Box", "scharr, prewitt, gabor, unsharp, identity (got 'Box')", "did you mean box?"),
+        ("qqq", "kernel must be a file (.npy, .npz, .h5, ", None),
         ("", "(got '')", None),
         ("gaussian", "gaussian needs either sigma or fwhm (got neither)", "for example gaussian:sigma=1.5mm"),
         ("gaussian:truncate=3", "gaussian needs either sigma or fwhm (got neither)", "gaussian:sigma=1.5mm"),
         ("gaussian:sigma=1,fwhm=2", "gaussian needs either sigma or fwhm (got both)", None),
-        ("gaussian:sgima=1", "gaussian takes sigma, fwhm and truncate (got 'sgima=1')", "did you mean sigma?"),
-        ("gaussian:q=1", "gaussian takes sigma, fwhm and truncate (got 'q=1')", None),
+        ("gaussian:sgima=1", "gaussian takes sigma, fwhm, truncate and order (got 'sgima=1')", "did you mean sigma?"),
+        ("gaussian:q=1", "gaussian takes sigma, fwhm, truncate and order (got 'q=1')", None),
         ("gaussian:sigma=1,sigma=2", "gaussian sigma must be given once (got '1' and '2')", None),
-        ("gaussian:", "gaussian parameters must be param=value, separated by commas (got '')", "gaussian:sigma=1.5mm"),
+        ("gaussian:", "gaussian parameters must be param=value, separated by commas (got '')", "gaussian:sigma=1mm,"),
         ("gaussian:1.5mm", "gaussian parameters must be param=value, separated by commas (got '1.5mm')", None),
         ("gaussian:sigma=", "must be param=value", None),
         ("gaussian:sigma=1,", "must be param=value", None),
@@ -228,16 +236,23 @@ LENGTH = "in mm, um, nm, vox"
         ("gaussian:sigma=1000", f"gaussian sigma must make a kernel of at most {MAX_TAPS} taps (got '1000')", None),
         ("gaussian:sigma=1e300,truncate=1e300", "gaussian sigma must make a kernel of at most", None),
         ("box", "box needs size (got none)", "for example box:size=3"),
-        ("box:size=0", "box size must be one positive integer or three (D/H/W) (got '0')", "box:size=3"),
+        ("box:size=0", "box size must be one positive integer or three (D/H/W) of voxels", "box:size=3"),
         ("box:size=-3", "box size must be one positive integer or three", None),
         ("box:size=3.0", "box size must be one positive integer or three", None),
-        ("box:size=3mm", "box size must be one positive integer or three", "sizes count voxels"),
+        ("box:size=2.5vox", "mm, um, nm (got '2.5vox')", "sizes count voxels"),
+        ("box:size=3mm/2vox/3mm", "box size must be one positive integer or three", "sizes in voxels must be odd"),
+        ("box:size=3mm/2.5vox/3mm", "box size must be one positive integer or three", "sizes in voxels must be odd"),
+        ("box:size=0mm", "box size must be one positive integer or three", "for example box:size=3mm"),
+        ("box:size=-1mm", "box size must be at least 0 (got '-1mm')", None),
+        ("box:size=3cm", "box size must be in mm, um, nm, vox (got '3cm')", "no unit means vox"),
+        ("box:size=1e9mm", "box size must make a kernel of at most", None),
         ("box:size=3/3", "box size must be one positive integer or three", None),
         ("box:size=" + "9" * 5000, "box size must be one positive integer or three", None),
         ("box:size=99999", "box size must make a kernel of at most", None),
         ("box:sise=3", "box takes size (got 'sise=3')", "did you mean size?"),
         ("identity:size=3", "identity takes no parameters (got 'size=3')", None),
-        ("laplacian:", "laplacian takes no parameters (got '')", None),
+        ("identity:", "identity takes no parameters (got '')", None),
+        ("laplacian:", "laplacian parameters must be param=value", "laplacian:points=27"),
         ("sobel:axis=d", "sobel axis must be z, y or x (got 'd')", "z is D, y is H, x is W"),
         ("sobel:axis=Z", "sobel axis must be z, y or x (got 'Z')", None),
     ],

@@ -109,7 +109,7 @@ def _moved(value: Any, place: str, folder: Path) -> Any:
     """A path seen from ``folder`` as seen from the working folder; anything that is no path as it is."""
     if not isinstance(value, str) or place == "none":
         return value
-    file, key = (split_file_spec(value) or (None, None)) if place == "weights" else (value, None)
+    file, key = (split_file_spec(value, folder) or (None, None)) if place == "weights" else (value, None)
     if file is None or folder == Path():
         return value
     return os.path.join(folder, file) + (f":{key}" if key is not None else "")  # noqa: PTH118  # a final slash stays
@@ -220,6 +220,7 @@ KEYS: dict[str, _Key] = {
     "padding-value": _Key("a number or a string", _text_or_number),
     "dilation": _Key(_TRIPLE, _triple, _as_integers),
     "groups": _Key("an integer", _integer, int),
+    "weight-layout": _Key("a string", _text),
     "flip-kernel": _Key("true or false", _flag),
     "roi": _Key('a string, as in "10:20,:,5:"', _text),
     "activation": _Key("a string", _text),

@@ -150,9 +150,10 @@ def apply(
     kernel: str | ArrayLike,
     *,
     bias: str | ArrayLike | None = None,
-    stride: Size3 = 1,
-    padding: Padding = 0,
-    dilation: Size3 = 1,
+    weight_layout: str | None = None,
+    stride: Size3 | None = None,
+    padding: Padding | None = None,
+    dilation: Size3 | None = None,
     groups: int | None = None,
     padding_mode: str = "zeros",
     padding_value: complex = 0,
@@ -185,14 +186,21 @@ def apply(
     destination : path
         Its suffix picks the format. It appears when it is complete.
     kernel : str or array
-        ``"gaussian:sigma=1.5mm"``, ``"weights.npz:key"``, ...; see :func:`volconv.kernels.load_kernel`. Or the weights:
-        3-D for each channel by itself, 4-D for one input channel, 5-D as in :func:`conv3d`.
+        ``"gaussian:sigma=1.5mm"``, ``"model.pt:encoder.0"``, ...; see :func:`volconv.kernels.load_kernel`. Or the
+        weights: 3-D for each channel by itself, 4-D for one input channel, 5-D as in :func:`conv3d`.
     bias : str or array, optional
-        A number in a string, ``"FILE[:KEY]"``, or a (C_out,) array.
-    stride, padding, dilation, padding_mode, padding_value, algorithm, threads
+        A number in a string, ``"FILE[:KEY]"``, or a (C_out,) array. By default what the kernel's file has for the same
+        layer.
+    weight_layout : {"oidhw", "dhwio"}, optional
+        Order of a kernel's five axes: (C_out, C_in/groups, kD, kH, kW) as PyTorch has them, or (kD, kH, kW,
+        C_in/groups, C_out) as TensorFlow and Keras do. By default what the file's kind says, or the only one that
+        fits the volume.
+    stride, padding, dilation : optional
+        As in :func:`conv3d`. By default what an ONNX node says, and otherwise 1, 0 and 1.
+    padding_mode, padding_value, algorithm, threads
         As in :func:`conv3d`.
     groups : int, optional
-        By default 1, or the number of channels for a kernel that is applied to each by itself.
+        By default what an ONNX node says, 1, or the number of channels for a kernel that is applied to each by itself.
     flip_kernel : bool
         True for convolution in the mathematical sense.
     dtype : str, optional
@@ -260,6 +268,7 @@ def apply(
                 kernel,
                 source_name=name,
                 bias=bias,
+                weight_layout=weight_layout,
                 stride=stride,
                 padding=padding,
                 dilation=dilation,

@@ -12,7 +12,7 @@ from volconv import dtypes
 from volconv.epilogue import Epilogue, check_output_dtype
 from volconv.errors import DtypeError, ParameterError, ShapeError
 from volconv.geometry import output_geometry
-from volconv.kernels import expand, load_bias, load_kernel
+from volconv.kernels import Kernel, arranged, expand, load_bias, load_kernel
 from volconv.masking import KEEP, check_outside, kernel_sums, resolve_masking
 from volconv.params import Conv3dParams
 from volconv.roi import outputs_in, parse_roi
@@ -50,6 +50,8 @@ class Job:
     params : Conv3dParams
     kernel : Loaded
         The weights before they knew the volume's channels.
+    weight_layout : {"oidhw", "dhwio", None}
+        Order of their axes, where there are five.
     flip_kernel : bool
     loaded_bias : Loaded or None
     weight : (C_out, C_in/groups, kD, kH, kW) array
@@ -64,10 +66,13 @@ class Job:
     masking : Masking or None
     mask : str or None
         Where the mask is from.
+    notes : tuple of str
+        One line each on what came from the kernel's file without being asked for.
     """
 
     params: Conv3dParams
     kernel: Loaded
+    weight_layout: str | None
     flip_kernel: bool
     loaded_bias: Loaded | None
     weight: NDArray[Any]
@@ -80,6 +85,7 @@ class Job:
     epilogue: Epilogue
     masking: Masking | None
     mask: str | None
+    notes: tuple[str, ...] = ()
 
 
 def resolve_job(
@@ -88,9 +94,10 @@ def resolve_job(
     *,
     source_name: str = "volume",
     bias: str | ArrayLike | None = None,
-    stride: Size3 = 1,
-    padding: Padding = 0,
-    dilation: Size3 = 1,
+    weight_layout: str | None = None,
+    stride: Size3 | None = None,
+    padding: Padding | None = None,
+    dilation: Size3 | None = None,
     groups: int | None = None,
     padding_mode: str = "zeros",
     padding_value: complex = 0,
@@ -112,15 +119,37 @@ def resolve_job(
     ------
     ParameterError, ShapeError, DtypeError, ReadError
     """
-    given = load_kernel(kernel, info.geometry, source_name).weight if isinstance(kernel, str) else np.asarray(kernel)
-    weight, group_count = expand(given, info.shape[1], groups)
+    if isinstance(kernel, str):
+        loaded = load_kernel(kernel, info.geometry, source_name)
+    else:
+        loaded = Kernel(np.asarray(kernel), "an array", layout="oidhw")
+    # What is asked for goes before what the kernel's file says.
+    asked = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    stated = {name: value for name, value in loaded.parameters.items() if asked[name] is None}
+    for value in stated.values():
+        if isinstance(value, ParameterError):
+            raise value
+    chosen = {name: stated.get(name, value) for name, value in asked.items()}
+    own_bias = loaded.bias if bias is None else None
+    maybe_channels = info.shape[1] == 1 and info.axes[-1:] in ("T", "N")
+    oriented, layout = arranged(
+        loaded.weight,
+        weight_layout,
+        loaded.layout,
+        info.shape[1],
+        chosen["groups"],
+        None if loaded.bias is None else loaded.bias.size,
+        info.shape[0] if maybe_channels else None,
+        loaded.name,
+    )
+    weight, group_count = expand(oriented, info.shape[1], chosen["groups"])
     if flip_kernel:
         weight = weight[:, :, ::-1, ::-1, ::-1]
     params = Conv3dParams.parse(
         weight.shape,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
+        stride=1 if chosen["stride"] is None else chosen["stride"],
+        padding=0 if chosen["padding"] is None else chosen["padding"],
+        dilation=1 if chosen["dilation"] is None else chosen["dilation"],
         groups=group_count,
         padding_mode=padding_mode,
         padding_value=padding_value,
@@ -128,11 +157,14 @@ def resolve_job(
     try:
         shape = full_output_shape(info.shape, params)
     except ShapeError as error:
-        if error.hint is None and info.shape[:2] == (params.in_channels, 1) and info.axes[-1:] in ("T", "N"):
+        if error.hint is None and info.shape[0] == params.in_channels and maybe_channels:
             letters = f"{info.axes[:-1]}C"
             raise ShapeError(error.message, hint=f"its volumes in time may be channels: --axes {letters}") from error
         raise
-    biases = load_bias(bias, params.out_channels) if isinstance(bias, str) else check_bias(bias, params)
+    if own_bias is None:
+        biases = load_bias(bias, params.out_channels) if isinstance(bias, str) else check_bias(bias, params)
+    else:
+        biases = check_bias(own_bias, params, str(loaded.bias_name))
 
     compute = _compute_dtype(info, weight, biases, compute_dtype)
     dtypes.check_scalar("padding_value", padding_value, compute)
@@ -148,9 +180,10 @@ def resolve_job(
     check_output_dtype(output, result)
     return Job(
         params=params,
-        kernel=_loaded(kernel, given),
+        kernel=_loaded(kernel, loaded.weight),
+        weight_layout=layout,
         flip_kernel=flip_kernel,
-        loaded_bias=None if biases is None else _loaded(bias, biases),
+        loaded_bias=None if biases is None else _loaded(loaded.bias_name if own_bias is not None else bias, biases),
         weight=weight,
         bias=biases,
         compute_dtype=compute,
@@ -161,7 +194,23 @@ def resolve_job(
         epilogue=epilogue,
         masking=masking,
         mask=mask[0] if mask is not None else None,
+        notes=(*_stated_note(stated, loaded.name), *_layout_note(layout, weight_layout, loaded), *loaded.notes),
     )
+
+
+def _layout_note(layout: str | None, asked: str | None, loaded: Kernel) -> tuple[str, ...]:
+    """Tell of an order of axes that neither the user nor the file's kind says."""
+    if layout != "dhwio" or asked or loaded.layout:
+        return ()
+    return (f"{loaded.name} is taken as (kD, kH, kW, C_in, C_out), the only order in which it fits the volume",)
+
+
+def _stated_note(stated: dict[str, Any], name: str) -> tuple[str, ...]:
+    """Tell which parameters come from the kernel's file."""
+    if not stated:
+        return ()
+    values = {key: ",".join(map(str, value)) if isinstance(value, list) else value for key, value in stated.items()}
+    return (f"{', '.join(f'{key} {value}' for key, value in values.items())} as {name} says",)
 
 
 def _loaded(spec: object, values: NDArray[Any]) -> Loaded:
@@ -187,8 +236,8 @@ def parse_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     return dtype
 
 
-def check_bias(bias: ArrayLike | None, params: Conv3dParams) -> NDArray[Any] | None:
-    """The bias as an array with one value for each output channel.
+def check_bias(bias: ArrayLike | None, params: Conv3dParams, source: str | None = None) -> NDArray[Any] | None:
+    """The bias as an array with one value for each output channel; ``source`` is where it was found beside the kernel.
 
     Raises
     ------
@@ -199,7 +248,9 @@ def check_bias(bias: ArrayLike | None, params: Conv3dParams) -> NDArray[Any] | N
     values = np.asarray(bias)
     if values.shape != (params.out_channels,):
         raise ShapeError(
-            f"bias must have shape ({params.out_channels},), one value an output channel (got {values.shape})"
+            f"bias must have shape ({params.out_channels},), one value an output channel (got {values.shape}"
+            + (f" in {source})" if source else ")"),
+            hint="-b 0 leaves out a bias that comes with a kernel" if source else None,
         )
     return values
 

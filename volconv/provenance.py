@@ -65,6 +65,7 @@ def note(
         "reading": {name: _plain(value) for name, value in volume.reading.items()},
         "kernel": _weights(job.kernel),
         "flip_kernel": job.flip_kernel,
+        "weight_layout": job.weight_layout,
         "bias": None if job.loaded_bias is None else _weights(job.loaded_bias),
         **{key: params[key] for key in ("stride", "padding_low", "padding_high", "dilation", "groups", "padding_mode")},
         "padding_value": json_number(job.params.padding_value),

@@ -126,7 +126,7 @@ class ApplyReport:
     @property
     def notes(self) -> tuple[str, ...]:
         """One line each on what was assumed, left out or replaced, or went otherwise than planned."""
-        notes = [*self.source.notes, *self.target.notes]
+        notes = [*self.source.notes, *self.job.notes, *self.target.notes]
         if self.replaced:
             notes.append(f"replaces what was there: {', '.join(self.replaced)}")
         if self.halvings:
@@ -153,6 +153,7 @@ class ApplyReport:
                 "effective_kernel": params.effective_kernel,
                 "padding_value": json_number(params.padding_value),
                 "flip_kernel": self.job.flip_kernel,
+                "weight_layout": self.job.weight_layout,
             },
             "roi": None if self.job.box is None else self.job.box._asdict(),
             "activation": self.job.epilogue.activation,

@@ -122,7 +122,7 @@ def command(
       volconv apply ct.nii -k box:size=3 --padding 1 --padding-value -1000 -o m.h5
       volconv apply brain.nii -k sobel --padding same --reduce norm -o edges.nii
       volconv apply brain.nii -k box:size=5 --padding same --mask m.nii -o in.nii
-      volconv apply brain.nii -k unet.npz:weight -b unet.npz:bias -o features.nii
+      volconv apply brain.nii -k unet.safetensors:encoder.0 -o features.nii
       volconv apply sub-*.nii.gz --config smooth.toml -o 'out/{stem}_smooth{ext}'
       volconv apply sub-*.nii.gz --config smooth.toml -o 'o/{name}' --mkdir -j 4
       volconv apply --stack t1.nii.gz t2.nii.gz -k unet2.npz:weight -o f.nii

@@ -124,29 +124,40 @@ def kernel_option(*, required: bool) -> Callable[[F], F]:
         metavar="KERNEL",
         type=as_given,
         required=required,
-        help="A named kernel (gaussian:sigma=1.5mm, box:size=3, identity, laplacian, sobel:axis=z, sobel), or weights "
-        "from FILE[:KEY] (.npy, .npz:key, .h5:/path): 3-D is applied to each channel by itself, 4-D is "
-        "(C_out,kD,kH,kW) for one channel, 5-D is Conv3d's (C_out,C_in/groups,kD,kH,kW).",
+        help="A named kernel (gaussian:sigma=1.5mm, box:size=3, sobel ...: 'volconv kernel list'), or weights "
+        "from FILE[:KEY] (.npy, .npz, .h5, .keras, .safetensors, .pt, .onnx, or a volume), KEY a layer or an array: "
+        "3-D is applied to each channel by itself, 4-D is (C_out,kD,kH,kW) for one channel, 5-D is Conv3d's.",
     )
 
 
+def weight_layout_option(command: F) -> F:
+    """Give ``--weight-layout``."""
+    return click.option(
+        "--weight-layout",
+        type=click.Choice(["oidhw", "dhwio"]),
+        help="Order of a 5-D kernel's axes: PyTorch's, or that of TensorFlow and Keras.  "
+        "[default: what FILE or the volume leaves]",
+    )(command)
+
+
 def conv_options(command: F) -> F:
-    """Give the parameters of a Conv3d."""
+    """Give the parameters of a Conv3d: an ONNX node may state those that are not given."""
     for option in reversed(
         [
             click.option(
-                "-b", "--bias", type=as_given, metavar="NUMBER|FILE[:KEY]", help="Added to each output channel."
+                "-b",
+                "--bias",
+                type=as_given,
+                metavar="NUMBER|FILE[:KEY]",
+                help="Added to each output channel.  [default: that of the kernel's layer]",
             ),
-            click.option(
-                "--stride", type=triple, metavar="D,H,W", default="1", show_default=True, help="Step between outputs."
-            ),
+            weight_layout_option,
+            click.option("--stride", type=triple, metavar="D,H,W", help="Step between outputs.  [default: 1]"),
             click.option(
                 "--padding",
                 type=integers(1, 3, words=("same", "valid")),
                 metavar="D,H,W|same|valid",
-                default="0",
-                show_default=True,
-                help="Voxels added on both sides of each axis; 'same' keeps the input's size.",
+                help="Voxels added on both sides of each axis; 'same' keeps the input's size.  [default: 0]",
             ),
             click.option(
                 "--padding-mode",
@@ -163,9 +174,7 @@ def conv_options(command: F) -> F:
                 show_default=True,
                 help="What 'zeros' adds (-1000 is air in a CT).",
             ),
-            click.option(
-                "--dilation", type=triple, metavar="D,H,W", default="1", show_default=True, help="Step between taps."
-            ),
+            click.option("--dilation", type=triple, metavar="D,H,W", help="Step between taps.  [default: 1]"),
             click.option(
                 "--groups",
                 type=click.IntRange(min=1),

@@ -72,6 +72,10 @@ def command(
         raise click.UsageError("give either --kernel or --kernel-size (with --out-channels)")
     if options["kernel"] is None and options["kernel_size"] is None:
         raise click.UsageError("give --kernel or --kernel-size")
+    if options["kernel"] is None:
+        if asked("weight_layout") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--weight-layout goes with --kernel, not with --kernel-size")
+        options["weight_layout"] = None
     report, plan = _report(input_file, input_shape, planned=verbose, **options)
     if as_json:
         facts = report.as_dict()

@@ -1,12 +1,13 @@
 """Kernels as sums of products of three 1-D ones: what weights are a product of, if they are.
 
-A Gaussian or a box is one such term, a Laplacian or a Laplacian of Gaussian a sum of three. They are found from the
-weights, in float64: one term through the largest weight, whose row, column and file must multiply to the rest; several
-by singular values (SVD) of the kernel unfolded along one axis, and then of each of its planes.
+A Gaussian or a box is one such term, an unsharp mask a sum of two, a Laplacian of a Gaussian of three. They are found
+from the weights, in float64: one term through the largest weight, whose row, column and file must multiply to the rest;
+several by singular values (SVD) of the kernel unfolded along one axis, and then of each of its planes.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ import numpy as np
 from volconv.engines.cpu.workers import single_threaded_blas
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from volconv.params import Conv3dParams
@@ -26,8 +29,12 @@ if TYPE_CHECKING:
 TOLERANCE = 0.5
 #: Terms that may be worth it.
 MOST_TERMS = 4
-#: How much the terms' magnitudes may exceed the kernel's: they are what rounding errors are in proportion to.
-MOST_GROWTH = 1.45
+#: How often a term must be allowed to be rounded in a pass, for the bound on the error to be kept: fewer take longer.
+LEAST_ROUNDINGS = 6
+#: Sine of the angle between two planes below which they are no basis.
+SAME_ROOT = 1e-3
+#: Taps above which an SVD would take longer than it could save.
+LARGEST = 1 << 18
 #: Kernels of fewer taps are as fast without.
 LEAST_TAPS = 60
 
@@ -96,29 +103,57 @@ def find_factors(params: Conv3dParams, weight: NDArray[Any], dtype: np.dtype[Any
         for r, term in enumerate(terms):
             for axis, factor in zip(along, term, strict=True):
                 axis[o, r] = factor
-        magnitude = sum(np.prod([np.abs(f).sum() for f in term]) for term in terms)
-        total = np.abs(weight[o]).sum()
-        growth = max(growth, float(magnitude / total) if total else 1.0)
-    if growth > MOST_GROWTH:
-        return None
+        growth = max(growth, _growth(terms, weight[o]))
     return Factors((along[0], along[1], along[2]), growth)
 
 
-def _terms(kernel: NDArray[np.float64], epsilon: float) -> list[Term] | None:
-    """The fewest products, up to a few, that add up to a (kD, kH, kW) kernel."""
+def roundings(terms: int, growth: float) -> int:
+    """How often a term may be rounded in each of three passes, so that all stay under the bound of 16 epsilon.
+
+    Rounded once more are the sums of terms and the bias; all is in proportion to the terms' magnitudes.
+    """
+    return int((32 / growth - terms) / 3)
+
+
+def count_terms(kernel: NDArray[np.float64]) -> int | None:
+    """How many products of 1-D kernels a (kD, kH, kW) kernel is a sum of, to single precision, whether they pay or not.
+
+    None where they are more than a few, or too many taps to tell.
+
+    Examples
+    --------
+    >>> count_terms(np.ones((3, 3, 3)))
+    1
+    """
+    terms = _terms(kernel, float(np.finfo(np.float32).eps), least_roundings=-math.inf)
+    return None if terms is None else len(terms)
+
+
+def _terms(kernel: NDArray[np.float64], epsilon: float, least_roundings: float = LEAST_ROUNDINGS) -> list[Term] | None:
+    """The fewest products, up to a few, that add up to a (kD, kH, kW) kernel and are not much larger than it."""
     one = _product_through_largest(kernel)
     for product in (one, _closest_product(kernel, one)):
         if _agrees([product], kernel, epsilon):
             return [product]
-    if kernel.size > 1 << 18:
-        return None  # an SVD would take longer than it could save
+    if kernel.size > LARGEST:
+        return None
     best: list[Term] | None = None
     with single_threaded_blas():  # its threads would go on waiting, on cores that are needed
         for axis in range(3):
-            terms = _split_along(kernel, axis, epsilon)
-            if terms is not None and (best is None or len(terms) < len(best)) and _agrees(terms, kernel, epsilon):
-                best = terms
+            for terms in _splits_along(kernel, axis, epsilon):
+                if best is not None and len(terms) >= len(best):
+                    continue
+                exact_enough = roundings(len(terms), _growth(terms, kernel)) >= least_roundings
+                if exact_enough and _agrees(terms, kernel, epsilon):
+                    best = terms
     return best
+
+
+def _growth(terms: list[Term], kernel: NDArray[np.float64]) -> float:
+    """Sum of the terms' magnitudes, over the kernel's."""
+    magnitude = sum(float(np.prod([np.abs(f).sum() for f in term])) for term in terms)
+    total = float(np.abs(kernel).sum())
+    return magnitude / total if total else 1.0
 
 
 def _product_through_largest(kernel: NDArray[np.float64]) -> Term:
@@ -138,19 +173,50 @@ def _closest_product(kernel: NDArray[np.float64], start: Term) -> Term:
     return d, h, w
 
 
-def _split_along(kernel: NDArray[np.float64], axis: int, epsilon: float) -> list[Term] | None:
-    """Terms by singular values: along one axis, then within each plane."""
+def _splits_along(kernel: NDArray[np.float64], axis: int, epsilon: float) -> Iterator[list[Term]]:
+    """Terms by singular values: along one axis, then within each plane; where there are two planes, of others too."""
     planes = np.moveaxis(kernel, axis, 0)
-    nothing = epsilon / 4 * float(np.linalg.norm(kernel))
-    terms = []
-    for line, plane in _singular(planes.reshape(len(planes), -1), nothing):
-        for first, second in _singular(plane.reshape(planes.shape[1:]), nothing):
-            factors = [first, second]
-            factors.insert(axis, line)
-            terms.append((factors[0], factors[1], factors[2]))
-            if len(terms) > MOST_TERMS:
-                return None
-    return terms
+    nothing = max(epsilon / 4, 2 * float(np.finfo(np.float64).eps)) * float(np.linalg.norm(kernel))
+    found = _singular(planes.reshape(len(planes), -1), nothing)
+    if len(found) > MOST_TERMS:
+        return
+    lines, flat = np.stack([line for line, _ in found]), np.stack([plane for _, plane in found])
+    pair = flat.reshape(-1, *planes.shape[1:])
+    for basis in (np.eye(len(found)), *(_simpler(pair) if len(found) == 2 else ())):
+        terms = []
+        for line, plane in zip(np.linalg.inv(basis).T @ lines, np.tensordot(basis, pair, 1), strict=True):
+            for first, second in _singular(plane, nothing):
+                factors = [first, second]
+                factors.insert(axis, line)
+                terms.append((factors[0], factors[1], factors[2]))
+        if len(terms) <= MOST_TERMS:
+            yield terms
+
+
+def _simpler(pair: NDArray[np.float64]) -> Iterator[NDArray[np.float64]]:
+    """Bases of what two planes span in which one, or both, are products, if they are of rank 2 in common.
+
+    A plane ``c*A + s*B`` is a product where its determinant is 0, a quadratic form in c and s. Two roots make both
+    products, as of a difference of Gaussians. Where they are one, only one is, as of a Laplacian of a Gaussian.
+    """
+    left = np.linalg.svd(np.concatenate(pair, 1), full_matrices=False)[0][:, :2]
+    right = np.linalg.svd(np.concatenate(pair, 0), full_matrices=False)[2][:2].T
+    a, b = left.T @ pair @ right
+    if a.shape != (2, 2):
+        return
+    square, other = float(np.linalg.det(a)), float(np.linalg.det(b))
+    mixed = float(a[0, 0] * b[1, 1] + a[1, 1] * b[0, 0] - a[0, 1] * b[1, 0] - a[1, 0] * b[0, 1])
+    c, s = max((-mixed, 2 * square), (2 * other, -mixed), key=lambda root: math.hypot(*root))
+    if (length := math.hypot(c, s)) == 0:
+        return
+    yield np.array([[c, s], [-s, c]]) / length
+    discriminant = mixed**2 - 4 * square * other
+    if discriminant > 0:
+        half = -(mixed + math.copysign(math.sqrt(discriminant), mixed)) / 2
+        basis = np.array([[half, square], [other, half]])
+        basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+        if abs(np.linalg.det(basis)) > SAME_ROOT:
+            yield basis
 
 
 def _singular(matrix: NDArray[np.float64], nothing: float) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:

@@ -5,8 +5,24 @@ All of them are meant for cross-correlation, as Conv3d applies them; nothing her
 
 from __future__ import annotations
 
-from volconv.kernels.files import is_file_spec, split_file_spec
-from volconv.kernels.named import NAMES
+from volconv.kernels.files import is_file_spec, list_weights, split_file_spec
+from volconv.kernels.layout import LAYOUTS, arranged
+from volconv.kernels.named import NAMES, NamedKernel, named_kernels
 from volconv.kernels.spec import Kernel, expand, load_bias, load_kernel
+from volconv.kernels.weights import Weights
 
-__all__ = ["NAMES", "Kernel", "expand", "is_file_spec", "load_bias", "load_kernel", "split_file_spec"]
+__all__ = [
+    "LAYOUTS",
+    "NAMES",
+    "Kernel",
+    "NamedKernel",
+    "Weights",
+    "arranged",
+    "expand",
+    "is_file_spec",
+    "list_weights",
+    "load_bias",
+    "load_kernel",
+    "named_kernels",
+    "split_file_spec",
+]

@@ -1,43 +1,44 @@
-"""Arrays from ``FILE[:KEY]``: one array of a ``.npy``, ``.npz`` or HDF5 file, and nothing that could run code."""
+"""Arrays from ``FILE[:KEY]``: one layer, or one array, of a file of weights."""
 
 from __future__ import annotations
 
-import math
+import os
 import re
-import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from tokenize import TokenError
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.errors import ReadError, ShapeError, VolconvError
-from volconv.io.trial import try_out
+from volconv.errors import ReadError
+from volconv.kernels.layers import chosen, rank_error, refusal
+from volconv.kernels.weights import KINDS, SUFFIXES, Layer, Weights, with_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from zipfile import ZipFile
+    from collections.abc import Mapping, Sequence
 
-    import h5py
     from numpy.typing import NDArray
 
-#: Kinds of file, as messages name them.
-KINDS = ".npy, .npz:KEY, .h5:/PATH or .hdf5:/PATH"
+    from volconv.kernels.weights import WeightFile
+
+__all__ = ["KINDS", "LoadedLayer", "is_file_spec", "list_weights", "load_array", "load_layer", "split_file_spec"]
 
 # The first suffix that ends the spec or is followed by a colon ends the path: keys may look like paths themselves.
-_FILE = re.compile(r"(.+?\.(npy|npz|h5|hdf5))(?::(.*))?", re.IGNORECASE | re.DOTALL)
-_NPY_MAGIC = b"\x93NUMPY"
-_PICKLE_MAGIC = b"\x80"
+_FILE = re.compile(rf"(.+?(?:{'|'.join(map(re.escape, SUFFIXES))}))(?::(.*))?", re.IGNORECASE | re.DOTALL)
 _NUMERIC = "biufc"
 
-#: A kernel takes no more; 2048 channels to as many, 3 taps a side in double precision, are 0.9 GB.
-_MOST_BYTES = 1 << 30
 
-_DAMAGE = (SyntaxError, TokenError, ValueError, OSError, EOFError, KeyError, MemoryError, RuntimeError)
+def split_file_spec(spec: str, folder: str | os.PathLike[str] = "") -> tuple[str, str | None] | None:
+    """Path and key of ``FILE[:KEY]``; None where the spec names no file.
 
+    A known suffix makes a file of it, existing or not. With any other suffix, and a dot or a slash before the first
+    colon, which no named kernel has, it is the file that is there.
 
-def split_file_spec(spec: str) -> tuple[str, str | None] | None:
-    """Path and key of ``FILE[:KEY]``; None where the spec names no file of a kind that is read.
+    Parameters
+    ----------
+    spec : str
+    folder : path
+        Where a relative path begins.
 
     Examples
     --------
@@ -47,44 +48,85 @@ def split_file_spec(spec: str) -> tuple[str, str | None] | None:
     (('psf.npy', None), None)
     """
     match = _FILE.fullmatch(spec)
-    return (match[1], match[3]) if match else None
+    if match:
+        return match[1], match[2]
+    if not re.search(r"[./]", spec.partition(":")[0]):
+        return None
+    ends = [len(spec), *(at for at in range(len(spec) - 1, 0, -1) if spec[at] == ":")]
+    for end in ends[:64]:
+        try:
+            if Path(folder, spec[:end]).is_file():
+                return spec[:end], spec[end + 1 :] if end < len(spec) else None
+        except (OSError, ValueError):  # a name too long, or with a NUL
+            return None
+    return None
 
 
 def is_file_spec(spec: str) -> bool:
-    """Whether a spec names a file (by its suffix, existing or not) and not a kernel or number."""
+    """Whether a spec names a file and not a kernel or number."""
     return split_file_spec(spec) is not None
 
 
 def other_file_hint(spec: str) -> str | None:
-    """What to say where a spec names no file of a kind that is read, and yet a file."""
+    """What to say where a spec names no file, and yet there is one of this name."""
+    path = spec.partition(":")[0]
     try:
-        found = any(Path(path).is_file() for path in (spec, spec.partition(":")[0]))
-    except (OSError, ValueError):  # a name too long, or with a NUL
+        found = Path(path).is_file()
+    except (OSError, ValueError):
         return None
-    return f"there is a file of this name, but weights are read from {KINDS} only" if found else None
+    return f"there is a file of this name: write ./{spec} to mean it" if found and "." not in path else None
 
 
-def load_array(spec: str, name: str, axes: Sequence[int]) -> NDArray[Any]:
-    """The array that ``FILE[:KEY]`` names.
+@dataclass(frozen=True, slots=True, eq=False)
+class LoadedLayer:
+    """A weight as loaded, and what its file says belongs to it.
+
+    Parameters
+    ----------
+    weight : ndarray
+    name : str
+        FILE:KEY of the weight.
+    bias : ndarray or None
+    bias_name : str or None
+    layout : {"oidhw", "dhwio", None}
+        Order of the weight's axes, where the file's kind settles it.
+    attributes : dict
+        Parameters of a Conv3d that the file states.
+    place : object
+        What else the reader knows: of a volume its geometry.
+    """
+
+    weight: NDArray[Any]
+    name: str
+    bias: NDArray[Any] | None
+    bias_name: str | None
+    layout: str | None
+    attributes: Mapping[str, Any]
+    place: Any
+
+
+def load_layer(spec: str, name: str = "kernel", axes: Sequence[int] = (3, 4, 5)) -> LoadedLayer:
+    """The layer, or array, that ``FILE[:KEY]`` names.
 
     Parameters
     ----------
     spec : str
-        A spec for which :func:`is_file_spec` holds.
-    name : str
-        What the array is for: "kernel" or "bias", for errors.
+        A spec for which :func:`is_file_spec` holds. No key is needed where only one array fits.
+    name : {"kernel", "bias"}
+        What it is for. Of a layer, "bias" means its bias.
     axes : sequence of ints
-        Numbers of axes that the array may have. An HDF5 file needs no path where only one of its datasets fits.
+        Numbers of axes that the array may have.
 
     Returns
     -------
-    ndarray
-        Bool, integer, floating or complex as stored, in native byte order and C order.
+    LoadedLayer
+        Arrays are bool, integer, floating or complex as stored, in native byte order and C order; bfloat16 is float32.
 
     Raises
     ------
     ReadError
-        The file is missing, damaged, holds Python objects or has no such key.
+        The file is missing, damaged, holds what would have to be executed, or has no such key; or what has it is no
+        Conv3d's.
     ShapeError
         The array is not numeric, or has another number of axes.
     """
@@ -92,157 +134,68 @@ def load_array(spec: str, name: str, axes: Sequence[int]) -> NDArray[Any]:
     if path_and_key is None:
         raise ReadError(f"{name} must be in a file of kind {KINDS} (got {spec!r})")
     path, key = path_and_key
-    try:
-        with Path(path).open("rb") as file:
-            suffix = Path(path).suffix.lower()
-            if suffix == ".npy":
-                array = _read_npy(file, path, key)
-            elif suffix == ".npz":
-                array = _read_npz(file, path, key, name)
-            else:
-                try_out(lambda: _read_hdf5(file, path, key, name, axes), path, "HDF5")
-                array = _read_hdf5(file, path, key, name, axes)
-    except VolconvError:
-        raise
-    except _DAMAGE as error:
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise ReadError(f"cannot read {name} from {path}: {' '.join(reason.split())}") from error
-    rule = f"{', '.join(map(str, axes[:-1]))} or {axes[-1]} axes" if len(axes) > 1 else f"{axes[0]} axis"
+
+    def use(file: WeightFile) -> LoadedLayer:
+        layer = chosen(file, path, key, name, axes)
+        weight, bias = layer.weight, layer.bias
+        return LoadedLayer(
+            _array(file, weight, path, name, axes),
+            _spec(path, weight),
+            None if bias is None else _array(file, bias, path, "bias", (1,)),
+            None if bias is None else _spec(path, bias),
+            weight.layout,
+            layer.attributes or {},
+            weight.place,
+        )
+
+    return with_weights(path, name, use)
+
+
+def load_array(spec: str, name: str, axes: Sequence[int]) -> NDArray[Any]:
+    """The array that ``FILE[:KEY]`` names: :func:`load_layer` without what belongs to it."""
+    return load_layer(spec, name, axes).weight
+
+
+def list_weights(path: str | os.PathLike[str]) -> list[Weights]:
+    """What a file of weights holds.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    list of Weights
+        In the file's order, each with its key, shape and dtype; ``layer`` is what ``-k FILE:LAYER`` may say for a
+        weight and its bias together, and ``refusal`` tells of weights that are no Conv3d's.
+
+    Raises
+    ------
+    ReadError
+        The file is missing, damaged, of no known kind, or holds what would have to be executed.
+
+    Examples
+    --------
+    >>> [entry.key for entry in list_weights("sample_data/brain_unet.npz")][:2]  # doctest: +SKIP
+    ['conv3d|kernel', 'conv3d|bias']
+    """
+    from dataclasses import replace
+
+    def use(file: WeightFile) -> list[Weights]:
+        return [
+            replace(entry, refusal=refusal(file, Layer(entry)) if entry.role == "weight" else None, place=None)
+            for entry in file.entries
+        ]
+
+    return with_weights(os.fspath(path), "weights", use)
+
+
+def _spec(path: str, entry: Weights) -> str:
+    return f"{path}:{entry.key}" if entry.key else path
+
+
+def _array(file: WeightFile, entry: Weights, path: str, name: str, axes: Sequence[int]) -> NDArray[Any]:
+    array = file.read(entry)
     if array.dtype.kind not in _NUMERIC or array.ndim not in axes:
-        raise ShapeError(
-            f"{name} must be a numeric array of {rule} (got shape {array.shape} of {array.dtype} in {spec})"
-        )
+        raise rank_error(name, entry, _spec(path, entry), axes)
     return np.asarray(array, dtype=array.dtype.newbyteorder("="), order="C")
-
-
-def _read_npy(file: IO[bytes], path: str, key: str | None) -> NDArray[Any]:
-    if key is not None:
-        raise ReadError(f"{path} must be given without a key, a .npy file holds one array (got key {key!r})")
-    return _npy_array(file, path)
-
-
-def _npy_array(file: IO[bytes], what: str) -> NDArray[Any]:
-    """One array in NumPy's format, from the file's start."""
-    magic = file.read(len(_NPY_MAGIC))
-    if magic.startswith(_PICKLE_MAGIC):
-        raise _holds_objects(what)
-    if magic != _NPY_MAGIC:
-        raise ReadError(f"{what} is no NumPy array file, or a damaged one (it starts with {magic!r})")
-    file.seek(0)
-    shape, dtype = _npy_header(file)
-    if dtype.hasobject:
-        raise _holds_objects(what)
-    _check_size(shape, dtype, what)
-    file.seek(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of files that Python 2 wrote
-        array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-    return array
-
-
-def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of an array in NumPy's format, which goes on where the file is."""
-    version = np.lib.format.read_magic(file)
-    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        shape, _, dtype = read_header(file)
-    return shape, dtype
-
-
-def _check_size(shape: Sequence[int], dtype: np.dtype[Any], what: str) -> None:
-    size = math.prod(shape) * dtype.itemsize
-    if not 0 <= size <= _MOST_BYTES:
-        raise ReadError(f"{what} must take at most {_MOST_BYTES >> 30} GB (got shape {tuple(shape)}, {size} bytes)")
-
-
-def _holds_objects(what: str) -> ReadError:
-    return ReadError(
-        f"{what} holds Python objects, which volconv never loads", hint="save the numbers as a plain NumPy array"
-    )
-
-
-def _read_npz(file: IO[bytes], path: str, key: str | None, name: str) -> NDArray[Any]:
-    import zipfile  # named kernels do without
-    import zlib
-
-    try:
-        with zipfile.ZipFile(file) as archive:
-            members = {m.removesuffix(".npy"): m for m in archive.namelist() if m.endswith(".npy")}
-            if key is None and len(members) == 1:
-                key = next(iter(members))
-            if key is None or key not in members:
-                listing = [f"{k} {_npy_shape(archive, m)}" for k, m in members.items()]
-                raise _wrong_key(path, key, name, "array", listing, example=next(iter(members), "KEY"))
-            with archive.open(members[key]) as member:
-                return _npy_array(member, f"{path}:{key}")
-    except (zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(str(error)) from error
-
-
-def _npy_shape(archive: ZipFile, member: str) -> str:
-    """Shape of a member from its header alone."""
-    with archive.open(member) as file:
-        try:
-            return str(_npy_header(file)[0])
-        except (SyntaxError, TokenError, ValueError):
-            return "(unreadable)"
-
-
-def _read_hdf5(file: IO[bytes], path: str, key: str | None, name: str, axes: Sequence[int]) -> NDArray[Any]:
-    import h5py
-
-    from volconv.io.hdf5.find import parts_inside
-
-    with h5py.File(file, "r") as h5:
-        item = _only_dataset(h5, axes) if key is None else _followed(h5, key, path)
-        if not isinstance(item, h5py.Dataset):
-            found = _datasets(h5)
-            listing = [f"/{k} {d.shape}" for k, d in found.items()]
-            raise _wrong_key(path, key, name, "dataset", listing, example=f"/{next(iter(found), 'PATH')}")
-        if item.dtype.hasobject or item.shape is None:
-            raise ShapeError(
-                f"{name} must be a numeric array (got {item.dtype} with shape {item.shape} in {path}:{key})"
-            )
-        _check_size(item.shape, item.dtype, f"{path}:{key or item.name}")
-        parts_inside(h5, item, f"{path}:{key or item.name}")
-        array: NDArray[Any] = item[()]
-        return np.asarray(array)
-
-
-def _followed(h5: h5py.File, key: str, path: str) -> Any:
-    """What lies at a path inside the file; None where there is nothing."""
-    from volconv.io.hdf5.find import followed
-
-    try:
-        return followed(h5, key, f"{path}:{key}") if key else None
-    except KeyError:
-        return None
-
-
-def _datasets(h5: h5py.File) -> dict[str, h5py.Dataset]:
-    import h5py
-
-    found: dict[str, h5py.Dataset] = {}
-
-    def note(path: str, item: h5py.Dataset | h5py.Group) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[path] = item
-
-    h5.visititems(note)
-    return found
-
-
-def _only_dataset(h5: h5py.File, axes: Sequence[int]) -> h5py.Dataset | None:
-    """The one dataset that has a fitting number of axes; None where there is none, or a choice."""
-    fitting = [d for d in _datasets(h5).values() if d.ndim in axes]
-    return fitting[0] if len(fitting) == 1 else None
-
-
-def _wrong_key(path: str, key: str | None, name: str, kind: str, listing: list[str], *, example: str) -> ReadError:
-    holds = ", ".join(listing) or f"no {kind}s"
-    if key is None:
-        return ReadError(
-            f"{name} must say which {kind} of {path} to read (it holds {holds})", hint=f"as in {path}:{example}"
-        )
-    return ReadError(f"{path} has no {kind} {key!r} (it holds {holds})")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volconv.errors import ParameterError, ShapeError
-from volconv.kernels.files import KINDS, is_file_spec, load_array, other_file_hint
+from volconv.kernels.attributes import stated_parameters
+from volconv.kernels.files import KINDS, is_file_spec, load_array, load_layer, other_file_hint
 from volconv.kernels.named import build_kernel
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from volconv.geometry import Geometry
@@ -27,12 +30,28 @@ class Kernel:
     ----------
     weight : ndarray of 3, 4 or 5 axes
         ``(kD, kH, kW)``, a bank ``(C_out, kD, kH, kW)``, or ``(C_out, C_in/groups, kD, kH, kW)``.
+        Five axes may be in another order: see :mod:`volconv.kernels.layout`.
     name : str
         The spec that it came from.
+    bias : ndarray or None
+        What the file has for the same layer.
+    bias_name : str or None
+        The spec of that.
+    layout : {"oidhw", "dhwio", None}
+        Order of five axes, where it is known.
+    parameters : dict
+        Parameters of a Conv3d that the file states; "padding" may be an error to raise where it is used.
+    notes : tuple of str
+        One line each on what to know about it.
     """
 
     weight: NDArray[Any]
     name: str
+    bias: NDArray[Any] | None = None
+    bias_name: str | None = None
+    layout: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def load_kernel(spec: str, geometry: Geometry, source_name: str = "volume") -> Kernel:
@@ -41,8 +60,8 @@ def load_kernel(spec: str, geometry: Geometry, source_name: str = "volume") -> K
     Parameters
     ----------
     spec : str
-        ``FILE[:KEY]`` for ``.npy``, ``.npz:key`` and ``.h5:/path``, or ``NAME[:param=value,...]`` with a name of
-        :data:`volconv.kernels.NAMES`. The suffix decides.
+        ``FILE[:KEY]`` (KEY an array's name, or a layer's for weight and bias together), or ``NAME[:param=value,...]``
+        with a name of :data:`volconv.kernels.NAMES`. See :func:`volconv.kernels.split_file_spec` for which it is.
     geometry : Geometry
         Of the volume that the kernel is for; named kernels in physical units need its spacing.
     source_name : str
@@ -70,10 +89,11 @@ def load_kernel(spec: str, geometry: Geometry, source_name: str = "volume") -> K
     """
     if not is_file_spec(spec):
         return Kernel(build_kernel(spec, geometry, source_name), spec)
-    weight = load_array(spec, "kernel", (3, 4, 5))
-    if not weight.size:
-        raise ShapeError(f"kernel must have no axis of size 0 (got shape {weight.shape} in {spec})")
-    return Kernel(weight, spec)
+    layer = load_layer(spec)
+    if not layer.weight.size:
+        raise ShapeError(f"kernel must have no axis of size 0 (got shape {layer.weight.shape} in {spec})")
+    parameters, notes = stated_parameters(layer, geometry)
+    return Kernel(layer.weight, spec, layer.bias, layer.bias_name, layer.layout, parameters, notes)
 
 
 def load_bias(spec: str, out_channels: int) -> NDArray[Any]:
@@ -105,7 +125,7 @@ def load_bias(spec: str, out_channels: int) -> NDArray[Any]:
     >>> load_bias("0.5", 3).tolist()
     [0.5, 0.5, 0.5]
     """
-    if not is_file_spec(spec):
+    if _could_be_number(spec) or not is_file_spec(spec):
         return np.full(out_channels, _number(spec))
     bias = load_array(spec, "bias", (1,))
     if bias.size != out_channels:
@@ -171,13 +191,17 @@ def expand(kernel_weight: NDArray[Any], in_channels: int, groups: int | None = N
     return kernel_weight, 1 if groups is None else groups
 
 
+def _could_be_number(spec: str) -> bool:
+    return re.fullmatch(r"[-+.0-9eEjJ()]+", spec.strip()) is not None
+
+
 def _number(spec: str) -> int | float | complex:
     """A finite number as Python writes it, an integer staying one."""
     text = spec.strip()
     if re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return int(text)
     try:
-        value = complex(text) if re.fullmatch(r"[-+.0-9eEjJ()]+", text) else math.nan
+        value = complex(text) if _could_be_number(text) else math.nan
     except ValueError:
         value = complex(math.nan)
     value = complex(value)

@@ -15,6 +15,7 @@ import numpy as np
 from volconv.engines import Needs, weight_bytes
 from volconv.engines.cpu.flat import Flat, Phases, TapPlaces, lines_of
 from volconv.engines.cpu.memory import Buffers
+from volconv.engines.factors import roundings
 from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
@@ -90,14 +91,6 @@ class Separable:
         return nullcontext()
 
 
-def roundings_of(factors: Factors) -> int:
-    """How often a term may be rounded in each of three passes, so that all stay under the bound of 16 epsilon.
-
-    Rounded once more are the sums of terms and the bias; all is in proportion to the terms' magnitudes.
-    """
-    return max(3, int((32 / factors.growth - factors.terms) / 3))
-
-
 class PreparedSeparable:
     """See :class:`volconv.engines.Prepared`."""
 
@@ -105,7 +98,7 @@ class PreparedSeparable:
         from volconv.engines.cpu.correlation import Correlation
 
         self._dtype, self._rows = bias.dtype, params.out_channels // params.groups
-        self._terms, groups, roundings = factors.terms, params.groups, roundings_of(factors)
+        self._terms, groups, allowed = factors.terms, params.groups, max(3, roundings(factors.terms, factors.growth))
         along = list(factors.along)
         # A factor of one number along D or H needs no pass of its own; never both: a kernel of one line has no factors.
         self._skipped = tuple(params.kernel_size[axis] == params.stride[axis] == 1 for axis in (0, 1))
@@ -125,13 +118,13 @@ class PreparedSeparable:
 
         d, h, w = (factor.astype(self._dtype) for factor in along)
         nothing = np.zeros((groups, many), self._dtype)
-        self._depth = Correlation(one_pass(0, 1), d.reshape(groups, many, 1, -1, 1, 1), nothing, 0, roundings, STRETCH)
+        self._depth = Correlation(one_pass(0, 1), d.reshape(groups, many, 1, -1, 1, 1), nothing, 0, allowed, STRETCH)
         self._height = Correlation(
-            one_pass(1, 1), h.reshape(groups * many, 1, 1, 1, -1, 1), nothing.reshape(-1, 1), 1, roundings, STRETCH
+            one_pass(1, 1), h.reshape(groups * many, 1, 1, 1, -1, 1), nothing.reshape(-1, 1), 1, allowed, STRETCH
         )
         places = one_pass(2, self._terms)
         self._width = Correlation(
-            places, w.reshape(groups * self._rows, 1, self._terms, 1, 1, -1), bias.reshape(-1, 1), 0, roundings
+            places, w.reshape(groups * self._rows, 1, self._terms, 1, 1, -1), bias.reshape(-1, 1), 0, allowed
         )
         self._phases = Phases(places, self._dtype)
         self._buffers = Buffers()
