@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import volconv as library
 from command import ANISO, NUCLEI, ROOT, make_nifti, names, noise, read, volconv
 from volconv.config import KEYS
 from volconv.io import open_volume
+from volconv.report import peak_memory
 from volconv_cli import apply, options
+from watched import SCRIPT, watched
 
 OBLIQUE = nibabel.affines.from_matvec(
     nibabel.eulerangles.euler2mat(0.3, -0.2, 0.5) @ np.diag([0.5, 0.75, 2.5]), [1, 2, 3]
@@ -89,6 +92,22 @@ def test_a_report_says_what_was_done(capsys):
     assert run["counts"]["saturated"] > 0
     assert run["seconds"]["total"] >= run["seconds"]["compute"] > 0
     assert run["peak_memory"] > 10e6
+
+
+def test_the_most_memory_is_that_of_the_run_and_not_of_what_started_it():
+    make_nifti("in.nii", noise())
+    line = [SCRIPT, "apply", "in.nii", "-k", "box:size=3", "-o", "o.nii", "--json", "-q"]
+    held = np.ones(60_000_000)  # 480 MB
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    del held
+    (run,) = checked(done.stdout)
+    assert 10e6 < run["peak_memory"] < 300e6
+    seen = watched(".", *line[1:], "-f")
+    assert abs(checked(seen.out)[0]["peak_memory"] - seen.peak) < 8e6
+
+
+def test_the_most_memory_where_the_system_does_not_tell_it_by_name(tmp_path):
+    assert peak_memory(tmp_path) >= peak_memory() > 10e6
 
 
 @pytest.mark.parametrize(("value", "shown"), [("-1000", -1000.0), ("nan", "nan"), ("inf", "inf"), ("1+2j", [1.0, 2.0])])
