@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from volconv.io.raw import in_turn
 from volconv.padding import padded_axes
+from volconv.pieces import covered
 from volconv.region import Region
 from volconv.steps import steps
 
@@ -76,6 +77,9 @@ def traffic(
     )
     turns = source.access.in_turn and in_turn(regions, source.shape, source.access.order)
     follows = target.access.in_turn and in_turn(blocks, target.shape, target.access.order, gaps=False)
+    chunk, unpacked = source.access.chunk, read
+    if source.access.packed and chunk is not None:
+        unpacked = sum(covered(region, chunk, kept=caches[0] > 0) for region in regions)
     read_bytes, written_bytes = read * source.dtype.itemsize, target.nbytes if blocks else 0
     return Traffic(
         read_bytes=read_bytes,
@@ -88,7 +92,7 @@ def traffic(
         target_cache=caches[1],
         seconds=max(
             compute_seconds,
-            read_bytes / (UNPACKING_RATE if _packed(source) else PLAIN_RATE),
+            unpacked * source.dtype.itemsize / (UNPACKING_RATE if _packed(source) else PLAIN_RATE),
             written_bytes / (PACKING_RATE if _packed(target) else PLAIN_RATE),
         ),
     )
