@@ -222,6 +222,31 @@ def test_a_dry_run_tells_of_blocks_halos_and_temporary_files(capsys, monkeypatch
     assert "for the output, in /\n" in capsys.readouterr().out
 
 
+def test_facts_of_a_spooled_run_by_hand(capsys, monkeypatch):
+    """12 planes of 600 voxels, in slabs of 8 and 4; planes from beyond the other end are read for each."""
+    monkeypatch.setattr("volconv.budget.BLOCK_BYTES", 1)
+    make_nifti("in.nii.gz", noise((12, 20, 30), "uint8"))
+    where = ["--padding", "1", "--padding-mode", "circular", "--algorithm", "direct"]
+    line = ["in.nii.gz", "-k", "box:size=3", *where, "-o", "o.nii.gz"]
+    volconv("apply", *line, "-n")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "reads 9.6 kB of uint8 (nifti), 33.3% of it as halos writes 28.8 kB of float32 (nifti)" in told
+    assert "blocks 2 of 8,20,30 outputs (D,H,W), two held at a time" in told
+    assert f"temporary 7.2 kB for the input, in {Path.cwd()}" in told
+    volconv("apply", *line, "--json")
+    (run,) = checked(capsys.readouterr().out)
+    plan = run["plan"]
+    assert (plan["blocks"], plan["block_shape"], plan["blocks_held"]) == (2, [1, 1, 8, 20, 30], 2)
+    assert plan["traffic"]["read_bytes"] == (1 + 9) * 600 + (1 + 4 + 1) * 600
+    assert plan["traffic"]["halo"] == pytest.approx((10 + 6) / 12 - 1)
+    assert plan["traffic"]["written_bytes"] == 12 * 600 * 4
+    assert plan["spool"] == {"source": 12 * 600, "target": 0, "folder": str(Path.cwd())}
+    assert plan["memory"]["blocks"] == 2 * (10 * 600 + 8 * 600 * 4)
+    assert plan["memory"]["libraries"] == 120 << 20
+    assert plan["predicted_seconds"] > 0
+    assert run["seconds"]["total"] > 0
+
+
 def test_temporary_files_that_do_not_fit_are_told_of_before_any_work(capsys, monkeypatch):
     import shutil
 

@@ -141,11 +141,23 @@ def test_what_cannot_be_read_in_turn_goes_through_a_temporary_file():
 
 def test_a_kernel_in_passes_within_the_bound():
     make("a.nii.gz", SHAPE, None)
-    line = ["-k", "box:size=9", "--padding", "same", "--dtype", "same", "-q", "--json", "-o", "o.nii.gz"]
-    watched(".", "apply", "a.nii.gz", "-k", "box:size=9", "--time", "0", "-o", "o.nii", "-n")
-    done = watched(".", "apply", "a.nii.gz", *line, "--memory", "256M")
+    make("small.nii.gz", (40, 300, 320), None)
+    line = ["-k", "box:size=9", "--padding", "same", "--dtype", "same", "-q", "-o"]
+    assert watched(".", "apply", "small.nii.gz", *line, "w.nii.gz").code == 0
+    done = watched(".", "apply", "a.nii.gz", *line, "o.nii.gz", "--memory", "256M")
     assert done.code == 0, done.said
     assert done.peak <= BOUND
+
+
+def test_a_copy_within_the_bound():
+    make("packed.h5", SHAPE, None)
+    line = ["packed.h5", "o.tif", "--co", "compression=zlib", "-q", "--memory", "256M"]
+    done = watched(".", "convert", *line)
+    assert done.code == 0, done.said
+    assert done.peak <= BOUND
+    boxes = [[(z, z + 2), (0, SHAPE[1]), (0, SHAPE[2])] for z in (0, 1019, SHAPE[0] - 2)]
+    for box, values in zip(boxes, regions("o.tif", boxes)):
+        np.testing.assert_array_equal(values, largefiles.voxels(*(np.arange(*span) for span in box)))
 
 
 def test_outputs_too_large_for_their_formats_first_versions():
