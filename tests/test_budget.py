@@ -19,6 +19,7 @@ from volconv.memory import LIBRARIES
 from volconv.params import Conv3dParams
 from volconv.plan import make_plan
 from volconv.shapes import full_output_shape
+from volconv.traffic import UNPACKING_RATE
 
 MIB = 1 << 20
 CHUNKS = [None, (1, 1, 32, 64, 64), (1, 1, 1, 512, 512), (1, 1, 1, 16, 256), (1, 3, 7, 200, 100)]
@@ -180,6 +181,40 @@ def test_pieces_that_are_thicker_than_a_block_are_kept():
     packed = {"chunk": (1, 1, 50, 100, 100), "packed": True}
     plan = planned(SAME, Ends(flat((1, 1, 200, 300, 300), **packed), flat((1, 1, 200, 300, 300))), 256 * MIB)
     assert plan.traffic.source.cache == 50 * 300 * 300 * 4
+
+
+@pytest.mark.parametrize(
+    ("chunk", "dtype"),
+    [
+        ((32, 64, 64), "float32"),
+        ((64, 128, 128), "float32"),
+        ((64, 256, 256), "uint8"),
+        ((64, 256, 256), "float32"),
+        ((128, 128, 128), "uint16"),
+    ],
+)
+def test_pieces_for_which_there_is_no_room_are_unpacked_again(chunk, dtype):
+    shape = (1, 1, 1000, 2000, 2000)
+    held = 3 * math.prod(chunk) * np.dtype(dtype).itemsize + 16 * MIB
+    source = flat(shape, dtype, chunk=(1, 1, *chunk), packed=True, held_bytes=held)
+    plan = planned(SAME, Ends(source, flat(shape, dtype)), 256 * MIB)
+    assert plan.memory.peak <= 256 * MIB
+    assert plan.traffic.seconds < 8 * source.nbytes / UNPACKING_RATE
+
+
+def test_a_volume_packed_in_the_same_pieces_on_both_ends_needs_no_more_than_256m():
+    shape, chunk = (1, 1, 1000, 2000, 2000), (1, 1, 32, 64, 64)
+    packed = {"chunk": chunk, "packed": True, "held_bytes": 3 * math.prod(chunk) * 4 + 16 * MIB}
+    plan = planned(SAME, Ends(flat(shape, **packed), flat(shape, **packed)), 256 * MIB)
+    assert len(plan.blocks) < 2000
+
+
+def test_what_is_unpacked_again_takes_time():
+    shape, chunk = (1, 1, 200, 500, 500), (1, 1, 100, 250, 250)
+    packed = {"chunk": chunk, "packed": True, "held_bytes": 3 * math.prod(chunk) * 4}
+    plans = [planned(SAME, Ends(flat(shape, **packed), flat(shape)), m * MIB) for m in (280, 600)]
+    assert [plan.traffic.source.cache > 0 for plan in plans] == [False, True]
+    assert plans[0].traffic.seconds > 1.5 * plans[1].traffic.seconds
 
 
 def test_less_than_the_libraries_take_is_no_bound():

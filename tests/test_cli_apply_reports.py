@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import volconv as library
 from command import ANISO, NUCLEI, ROOT, make_nifti, names, noise, read, volconv
 from volconv.config import KEYS
 from volconv.io import open_volume
+from volconv.report import peak_memory
 from volconv_cli import apply, options
+from watched import SCRIPT, watched
 
 OBLIQUE = nibabel.affines.from_matvec(
     nibabel.eulerangles.euler2mat(0.3, -0.2, 0.5) @ np.diag([0.5, 0.75, 2.5]), [1, 2, 3]
@@ -90,6 +93,22 @@ def test_a_report_says_what_was_done(capsys):
     assert run["counts"]["saturated"] > 0
     assert run["seconds"]["total"] >= run["seconds"]["compute"] > 0
     assert run["peak_memory"] > 10e6
+
+
+def test_the_most_memory_is_that_of_the_run_and_not_of_what_started_it():
+    make_nifti("in.nii", noise())
+    line = [SCRIPT, "apply", "in.nii", "-k", "box:size=3", "-o", "o.nii", "--json", "-q"]
+    held = np.ones(60_000_000)  # 480 MB
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    del held
+    (run,) = checked(done.stdout)
+    assert 10e6 < run["peak_memory"] < 300e6
+    seen = watched(".", *line[1:], "-f")
+    assert abs(checked(seen.out)[0]["peak_memory"] - seen.peak) < 8e6
+
+
+def test_the_most_memory_where_the_system_does_not_tell_it_by_name(tmp_path):
+    assert peak_memory(tmp_path) >= peak_memory() > 10e6
 
 
 @pytest.mark.parametrize(("value", "shown"), [("-1000", -1000.0), ("nan", "nan"), ("inf", "inf"), ("1+2j", [1.0, 2.0])])
@@ -202,6 +221,31 @@ def test_a_dry_run_tells_of_blocks_halos_and_temporary_files(capsys, monkeypatch
     monkeypatch.setenv("TMPDIR", "/")
     volconv(*line, "-n", "--memory", "512M")
     assert "for the output, in /\n" in capsys.readouterr().out
+
+
+def test_facts_of_a_spooled_run_by_hand(capsys, monkeypatch):
+    """12 planes of 600 voxels, in slabs of 8 and 4; planes from beyond the other end are read for each."""
+    monkeypatch.setattr("volconv.budget.BLOCK_BYTES", 1)
+    make_nifti("in.nii.gz", noise((12, 20, 30), "uint8"))
+    where = ["--padding", "1", "--padding-mode", "circular", "--algorithm", "direct"]
+    line = ["in.nii.gz", "-k", "box:size=3", *where, "-o", "o.nii.gz"]
+    volconv("apply", *line, "-n")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "reads 9.6 kB of uint8 (nifti), 33.3% of it as halos writes 28.8 kB of float32 (nifti)" in told
+    assert "blocks 2 of 8,20,30 outputs (D,H,W), two held at a time" in told
+    assert f"temporary 7.2 kB for the input, in {Path.cwd()}" in told
+    volconv("apply", *line, "--json")
+    (run,) = checked(capsys.readouterr().out)
+    plan = run["plan"]
+    assert (plan["blocks"], plan["block_shape"], plan["blocks_held"]) == (2, [1, 1, 8, 20, 30], 2)
+    assert plan["traffic"]["read_bytes"] == (1 + 9) * 600 + (1 + 4 + 1) * 600
+    assert plan["traffic"]["halo"] == pytest.approx((10 + 6) / 12 - 1)
+    assert plan["traffic"]["written_bytes"] == 12 * 600 * 4
+    assert plan["spool"] == {"source": 12 * 600, "mask": 0, "target": 0, "folder": str(Path.cwd())}
+    assert plan["memory"]["blocks"] == 2 * (10 * 600 + 8 * 600 * 4)
+    assert plan["memory"]["libraries"] == 120 << 20
+    assert plan["predicted_seconds"] > 0
+    assert run["seconds"]["total"] > 0
 
 
 def test_temporary_files_that_do_not_fit_are_told_of_before_any_work(capsys, monkeypatch):

@@ -1,5 +1,7 @@
 """HDF5 datasets, against h5py."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
@@ -205,3 +207,26 @@ def test_a_slope_has_no_place(path):
     with pytest.raises(WriteError, match="HDF5 has no place for a slope"):
         create_volume(path, shape=(1, 1, 1, 1, 1), dtype="uint8", scaling=Scaling(2, 0))
     assert not path.exists()
+
+
+def peak_of(call):
+    """Most bytes that Python's and NumPy's allocators had given out during a call."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "gzip", "chunks": "8,64,64"}], ids=str)
+def test_what_lies_apart_in_memory_is_copied_by_small_parts(tmp_path, options):
+    shape = (1, 1, 40, 300, 310)
+    values = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    apart = np.zeros((1, 1, 41, 301, 320), np.float32)[:, :, :40, :300, :310]
+    region = Region.whole(shape)
+    with create_volume(tmp_path / "a.h5", shape=shape, dtype="float32", options=options) as sink:
+        sink.write(region, values)
+    with open_volume(tmp_path / "a.h5") as source:
+        assert peak_of(lambda: source.read_into(region, apart)) < 3 << 20
+    np.testing.assert_array_equal(apart, values)

@@ -12,6 +12,7 @@ import pytest
 
 import volconv
 from command import make_nifti, names, noise
+from command import volconv as command
 from volconv.errors import OutOfMemoryError
 from volconv.memory import parse_memory
 
@@ -74,6 +75,24 @@ def test_a_work_item_that_finds_no_memory(monkeypatch, suffix, first):
     assert names(".") == sorted([name, f"a{suffix}", f"b{suffix}"])
 
 
+def test_the_command_says_that_memory_ran_out(monkeypatch, capsys):
+    name = source()
+    np.save("kernel.npy", KERNEL)
+    line = ["apply", name, "-k", "kernel.npy", "--padding", "1"]
+    command(*line, "-o", "a.nii")
+    assert "memory ran out" not in capsys.readouterr().err
+    failing(monkeypatch, "volconv.pipeline.Room", lambda call: call in (1, 3))
+    command(*line, "-o", "b.nii", "--json", "--report", "r.json")
+    told = capsys.readouterr()
+    note = "memory ran out 2 times: it went on in smaller blocks"
+    assert note in told.err
+    for text in (told.out, Path("r.json").read_text()):
+        (run,) = json.loads(text)["runs"]
+        assert (run["status"], run["halvings"]) == ("done", 2)
+        assert note in run["notes"]
+    assert Path("a.nii").read_bytes() == Path("b.nii").read_bytes()
+
+
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_blocks_that_find_no_memory_are_halved_until_they_do(monkeypatch, times):
     name = source()
@@ -101,7 +120,7 @@ def test_no_memory_at_all_is_an_error_and_leaves_nothing(monkeypatch):
     calls = failing(monkeypatch, "volconv.pipeline.Room", lambda _: True)
     with pytest.raises(OutOfMemoryError, match=r"^in\.nii: needs more memory than there is"):
         volconv.apply(name, "b.nii", KERNEL, **OPTIONS)
-    assert 5 < calls[0] < 40  # down to blocks of one voxel, and to one thread
+    assert 5 < calls[0] < 40  # down to blocks of few voxels, and to one thread
     assert names(".") == [name]
 
 

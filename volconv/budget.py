@@ -11,6 +11,7 @@ from volconv.engines import get_engine, item_voxels, prepared_bytes, weight_byte
 from volconv.epilogue import NO_EPILOGUE
 from volconv.errors import OutOfMemoryError
 from volconv.memory import LIBRARIES, default_memory, free_memory, in_words
+from volconv.pieces import aligned, layer, times_unpacked
 from volconv.shapes import block_shape
 from volconv.tiling import item_shape
 
@@ -31,6 +32,9 @@ HALOS = 4
 
 #: Voxels that are computed in the time of one call that reads or writes a line of them.
 CALL_VOXELS = 1000
+
+#: Voxels that are read and computed in the time of one that is unpacked.
+UNPACKING = 2.0
 
 #: What the allocator keeps of memory that was given back, for the process and for each thread.
 SLACK = 8 << 20
@@ -176,19 +180,19 @@ class _Budget:
             # Work items are not to take what blocks need, unless they cannot be smaller.
             if held > room and (count, item_bytes) != last:
                 continue
-            for volumes, block, copies in self._boxes(room):
+            for volumes, block, copies, keep in self._boxes(room):
                 shape = volumes, self._shape[1], *block
                 other = self._item(shape, item_bytes, count)
                 if self._of_threads(count, *other) <= held:
                     groups, box = other
-                return self._told(bound, count, groups, box, volumes, block, copies)
+                return self._told(bound, count, groups, box, (volumes, block, copies, keep))
         return None
 
     def least(self) -> int:
         """The smallest bound that there is a cut for."""
         *_, (count, item_bytes) = self._tries(1)
         held = self._of_threads(count, *self._item(self._shape, item_bytes, count))
-        return self._fixed(count) + held + self._of_block(1, self._smallest(), 1)
+        return self._fixed(count) + held + min(self._of_block(1, box, 1, keep=False) for box in self._smallest())
 
     def _tries(self, threads: int) -> Iterator[tuple[int, int]]:
         """Threads and sizes of a padded block, the best first."""
@@ -238,9 +242,9 @@ class _Budget:
             each += voxels * (2 * 8 + 3 + item) + outputs * (4 * item + 8 + 2)
         return threads * (each + workspace(self._algorithm, problem, groups, box))
 
-    def _of_block(self, volumes: int, box: Triple, copies: int) -> int:
+    def _of_block(self, volumes: int, box: Triple, copies: int, *, keep: bool = True) -> int:
         """Inputs and outputs, and the pieces of files that are kept."""
-        return copies * sum(self._of_copy(volumes, box)) + sum(self._caches(volumes, box))
+        return copies * sum(self._of_copy(volumes, box)) + sum(self._caches(volumes, box, keep=keep))
 
     def _of_copy(self, volumes: int, box: Triple) -> tuple[int, int]:
         target, voxels = self._ends.target, volumes * math.prod(self._seen(box))
@@ -255,48 +259,56 @@ class _Budget:
         size = self._ends.source.shape[2:]
         return [min(n, s) for n, s in zip(block_shape(box, self._params), size, strict=True)]
 
-    def _caches(self, volumes: int, box: Triple) -> tuple[int, ...]:
+    def _caches(self, volumes: int, box: Triple, *, keep: bool) -> tuple[int, ...]:
         target, seen = self._ends.target, self._seen(box)
         # What is read goes on where the last block ended, within a layer of pieces; what is read anew does not.
         reading = [
-            _layer(end.access.chunk, (volumes, end.shape[1], *seen), end.shape) * end.dtype.itemsize
-            if end.access.packed
+            layer(end.access.chunk, (volumes, end.shape[1], *seen), end.shape) * end.dtype.itemsize
+            if keep and end.access.packed
             else 0
             for end in self._ends.read
         ]
         writing, chunk = 0, target.access.chunk
-        if chunk is not None and not target.access.in_turn and not _aligned(box, chunk, self._size):
-            outputs = volumes, target.shape[1], *box
-            writing = _layer(chunk, outputs, target.shape) * target.dtype.itemsize
+        if chunk is not None and not target.access.in_turn and not aligned(box, chunk, self._size):
+            writing = layer(chunk, (volumes, target.shape[1], *box), target.shape) * target.dtype.itemsize
         return writing, *reading
 
-    def _boxes(self, room: int) -> Iterator[tuple[int, Triple, int]]:
-        """Volumes, box and copies of blocks for which there is room, the best first."""
+    def _boxes(self, room: int) -> Iterator[tuple[int, Triple, int, bool]]:
+        """Volumes, box and copies of blocks for which there is room, and whether pieces are kept; the best first."""
         _, height, width = self._size
         most = min(room, 2 * BLOCK_BYTES)
         if self._of_block(1, self._size, 2) <= most:
             copy = max(1, self._of_block(1, self._size, 2))
-            yield max(1, min(self._shape[0], most // copy)), self._size, 2
+            yield max(1, min(self._shape[0], most // copy)), self._size, 2, True
             return
-        slab = self._deepest(height, width, 2, room)
+        slab = self._deepest(height, width, 2, room, keep=True)
         if slab is not None and self._wasted(slab) <= 1 + 2 / HALOS:
-            yield 1, slab, 2
+            yield 1, slab, 2, True
             return
         units = [self._unit(axis) for axis in (1, 2)]
-        found = []
-        for h, w in itertools.product(*(_sizes(n, unit) for n, unit in zip((height, width), units, strict=True))):
-            for copies in (2, 1):
-                box = self._deepest(h, w, copies, room)
+        edges = [_sizes(n, unit) for n, unit in zip((height, width), units, strict=True)]
+        found = [(math.inf, box, 1, False) for box in self._smallest() if self._of_block(1, box, 1, keep=False) <= room]
+        for h, w in itertools.product(*edges):
+            for copies, keep in itertools.product((2, 1), self._choices):
+                box = self._deepest(h, w, copies, room, keep=keep)
                 if box is not None:
-                    found.append((self._price(box, copies), box, copies))
-        if self._of_block(1, self._smallest(), 1) <= room:
-            found.append((math.inf, self._smallest(), 1))
-        for _, box, copies in sorted(found):
-            yield 1, box, copies
+                    found.append((self._price(box, copies, keep=keep), box, copies, keep))
+        for _, box, copies, keep in sorted(found):
+            yield 1, box, copies, keep
 
-    def _smallest(self) -> Triple:
-        """The smallest box that is worth its calls: lines are kept whole before planes are."""
-        edges = [self._unit(axis)[0] for axis in range(3)]
+    @property
+    def _choices(self) -> tuple[bool, ...]:
+        """Whether pieces may be kept: it makes a difference where they are packed, and hold several planes."""
+        access = self._ends.source.access
+        return (True, False) if access.packed and access.chunk is not None and access.chunk[2] > 1 else (True,)
+
+    def _smallest(self) -> list[Triple]:
+        """The smallest boxes that are worth their calls: of any edges, and of the target's pieces."""
+        units = [self._unit(axis) for axis in range(3)]
+        return [self._widened([unit[i] for unit in units]) for i in range(2)]
+
+    def _widened(self, edges: list[int]) -> Triple:
+        """A box of multiples of these edges, up to a few bytes: lines are kept whole before planes are."""
         d, h, w = (min(edge, n) for edge, n in zip(edges, self._size, strict=True))
         for axis in (2, 1):
             size, edge = self._size[axis], edges[axis]
@@ -311,20 +323,20 @@ class _Budget:
         least = max(cell, -(-LEAST_BOX[axis] // cell) * cell)
         return least, least if chunk is None else math.lcm(cell, chunk[2 + axis])
 
-    def _deepest(self, height: int, width: int, copies: int, room: int) -> Triple | None:
+    def _deepest(self, height: int, width: int, copies: int, room: int, *, keep: bool) -> Triple | None:
         """The box with this plane that has most outputs along D, up to a block's size."""
         depth, (cell, together) = self._size[0], self._unit(0)
-        if self._of_block(1, (min(cell, depth), height, width), copies) > room:
+        if self._of_block(1, (min(cell, depth), height, width), copies, keep=keep) > room:
             return None
         thick = HALOS * (self._params.effective_kernel[0] - self._params.stride[0]) // self._params.stride[0]
-        least = self._of_block(1, (max(1, min(thick, depth)), height, width), copies)
+        least = self._of_block(1, (max(1, min(thick, depth)), height, width), copies, keep=keep)
         # The halo of a slab is kept, that of a box is not: the larger it is the better.
-        share = BLOCK_BYTES if (height, width) == self._size[1:] else 4 * BLOCK_BYTES
+        share = BLOCK_BYTES if keep and (height, width) == self._size[1:] else 4 * BLOCK_BYTES
         most = min(room, max(copies * share, least))
         low, high = 1, -(-depth // cell)  # in cells; the lowest fits
         while low < high:
             middle = -(-(low + high) // 2)
-            if self._of_block(1, (min(middle * cell, depth), height, width), copies) <= most:
+            if self._of_block(1, (min(middle * cell, depth), height, width), copies, keep=keep) <= most:
                 low = middle
             else:
                 high = middle - 1
@@ -337,25 +349,30 @@ class _Budget:
         (seen, *_), stride = block_shape(box, self._params), self._params.stride[0]
         return seen / (box[0] * stride)
 
-    def _price(self, box: Triple, copies: int) -> float:
+    def _price(self, box: Triple, copies: int, *, keep: bool) -> float:
         """Time a voxel, in arbitrary units."""
-        params = self._params
+        params, source = self._params, self._ends.source
         read = 1.0
         for axis in (1, 2):
             if box[axis] < self._size[axis]:
                 read *= block_shape(box, params)[axis] / (box[axis] * params.stride[axis])
         price = read + 0.5 * (self._wasted(box) - 1) + (0.3 if copies == 1 else 0)
+        if source.access.packed and source.access.chunk is not None:
+            _, _, *size = source.shape
+            sizes = (size[0], size[1], size[2]), self._size
+            price += UNPACKING * (times_unpacked(box, source.access.chunk, sizes, params, kept=keep) - 1)
         if box[1:] != self._size[1:]:
             # What is read or written in turn would have to be spooled.
             price += 10 * sum(end.access.in_turn for end in (*self._ends.read, self._ends.target))
             chunk = self._ends.target.access.chunk
-            price += 2 if chunk is not None and not _aligned(box, chunk, self._size) else 0
+            price += 2 if chunk is not None and not aligned(box, chunk, self._size) else 0
         if box[2] < self._size[2]:
             price += CALL_VOXELS / box[2]
         return price + (4 << 20) / max(1, sum(self._of_copy(1, box))) * 0.1
 
-    def _told(self, bound: int, threads: int, groups: int, item: Triple, volumes: int, box: Triple, copies: int) -> Cut:
-        caches = self._caches(volumes, box)
+    def _told(self, bound: int, threads: int, groups: int, item: Triple, blocks: tuple[int, Triple, int, bool]) -> Cut:
+        volumes, box, copies, keep = blocks
+        caches = self._caches(volumes, box, keep=keep)
         memory = Memory(
             bound=bound,
             libraries=LIBRARIES,
@@ -365,20 +382,6 @@ class _Budget:
             blocks=copies * sum(self._of_copy(volumes, box)),
         )
         return Cut(threads, groups, item, volumes, box, copies, caches, memory)
-
-
-def _layer(chunk: Index5 | None, region: tuple[int, ...], shape: Index5) -> int:
-    """Voxels of the pieces that a region's last plane lies in, where there is more than one plane in a piece."""
-    if chunk is None or chunk[2] == 1:
-        return 0
-    # A region may begin and end within a piece.
-    pieces = [min(-(-n // c), -(-(r + c - 1) // c)) * c for n, c, r in zip(shape, chunk, region, strict=True)]
-    return math.prod(pieces[:2]) * chunk[2] * math.prod(pieces[3:])
-
-
-def _aligned(box: Triple, chunk: Index5, size: Triple) -> bool:
-    """Whether blocks of this box end between pieces."""
-    return all(n % c == 0 or n >= s for n, c, s in zip(box, chunk[2:], size, strict=True))
 
 
 def _sizes(size: int, unit: tuple[int, int]) -> list[int]:

@@ -112,12 +112,20 @@ def _smaller(
     """Blocks of half the size; with half the threads where blocks are as small as they can be."""
     if isinstance(error, OutOfMemoryError) or not _is_of_memory(error):
         raise error
-    parts = [part for block in blocks for part in halved(block, grid)]
+    parts = [
+        part
+        for block in blocks
+        for part in ([block] if math.prod(block.shape) <= LEAST_HALVED else halved(block, grid))
+    ]
     if len(parts) == len(blocks):
         if threads == 1:
             raise MemoryError from error
         threads //= 2
     return parts, threads
+
+
+#: Outputs of a block that is not worth halving: it takes less than a thread's stack does.
+LEAST_HALVED = 1 << 10
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from volconv.io.raw import in_turn
 from volconv.padding import padded_axes
+from volconv.pieces import covered
 from volconv.region import Region
 from volconv.steps import steps
 
@@ -36,8 +37,8 @@ class FileReading(NamedTuple):
         Bytes of a temporary file for what does not come in the file's order.
     cache : int
         Memory for pieces of the file that are kept unpacked.
-    voxels, once : int
-        How many are read, and how many would be if none were read twice.
+    voxels, once, unpacked : int
+        How many are read, would be if none were read twice, and are unpacked for it.
     """
 
     in_turn: bool = False
@@ -45,6 +46,7 @@ class FileReading(NamedTuple):
     cache: int = 0
     voxels: int = 0
     once: int = 0
+    unpacked: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +101,8 @@ def traffic(plan: Plan, ends: Ends, blocks: Sequence[Region], cut: Cut) -> Traff
         seconds=max(
             compute_seconds,
             sum(
-                count / (UNPACKING_RATE if _packed(end) else PLAIN_RATE)
-                for count, end in zip(read_bytes, ends.read, strict=True)
+                reading.unpacked * end.dtype.itemsize / (UNPACKING_RATE if _packed(end) else PLAIN_RATE)
+                for reading, end in zip((source, *masks), ends.read, strict=True)
             ),
             written_bytes / (PACKING_RATE if _packed(target) else PLAIN_RATE),
         ),
@@ -118,13 +120,18 @@ def _followed(plan: Plan, source: VolumeInfo, blocks: Sequence[Region], cache: i
         ]
         for parts in (blocks, whole)
     )
+    voxels = sum(math.prod(region.shape) for region in regions)
+    chunk, unpacked = source.access.chunk, voxels
+    if source.access.packed and chunk is not None:
+        unpacked = sum(covered(region, chunk, kept=cache > 0) for region in regions)
     turns = source.access.in_turn and in_turn(regions, source.shape, source.access.order)
     return FileReading(
         in_turn=turns,
         spool=0 if turns else source.access.spool_bytes,
         cache=cache,
-        voxels=sum(math.prod(region.shape) for region in regions),
+        voxels=voxels,
         once=sum(math.prod(region.shape) for region in once),
+        unpacked=unpacked,
     )
 
 

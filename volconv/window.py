@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +32,7 @@ class Window:
         self._source = source
         shapes = [step.shape for step in steps]
         most = [max((shape[axis] for shape in shapes), default=0) for axis in range(5)]
+        self._depth = most[2]
         self._memory = [Room(most, source.info.dtype, source.info.access.order) for _ in range(copies)]
         self._turn = -1
         self._last: NDArray[Any] | None = None
@@ -38,7 +40,7 @@ class Window:
     def read(self, step: Step) -> NDArray[Any]:
         """Stored values (N, C, D, H, W) that a step needs; its memory is used again ``copies`` steps later."""
         self._turn = (self._turn + 1) % len(self._memory)
-        values = self._memory[self._turn].of(step.shape)
+        values = self._memory[self._turn].of(step.shape, self._depth)
         if step.kept and self._last is not None:
             _keep(self._last, values, step.kept)
         for region, place in step.fresh():
@@ -48,7 +50,7 @@ class Window:
 
 
 class Room:
-    """Memory for arrays (N, C, D, H, W) of many shapes, one at a time, whose voxels lie as in one of the largest.
+    """Memory for arrays (N, C, D, H, W) of many shapes, one at a time, whose voxels follow each other without gaps.
 
     Parameters
     ----------
@@ -60,12 +62,22 @@ class Room:
     """
 
     def __init__(self, shape: Sequence[int], dtype: np.dtype[Any], order: Sequence[int]) -> None:
-        memory: NDArray[Any] = np.empty([shape[axis] for axis in order], dtype)
-        self._whole = memory.transpose(np.argsort(order))
+        self._memory: NDArray[Any] = np.empty(math.prod(shape), dtype)
+        self._order = tuple(order)
 
-    def of(self, shape: Sequence[int]) -> NDArray[Any]:
-        """The first voxels along each axis."""
-        return self._whole[tuple(slice(size) for size in shape)]
+    def of(self, shape: Sequence[int], depth: int | None = None) -> NDArray[Any]:
+        """An array of this shape; planes lie where they would in one of another depth, if that is given.
+
+        What is read or written without gaps is not copied for it: a copy of a block is not in the plan.
+
+        >>> room = Room((1, 1, 3, 4, 5), np.dtype(np.uint8), (0, 1, 2, 3, 4))
+        >>> room.of((1, 1, 2, 3, 4)).strides, room.of((1, 1, 2, 3, 4), 3).strides
+        ((24, 24, 12, 4, 1), (36, 36, 12, 4, 1))
+        """
+        n, c, d, h, w = shape
+        extents = n, c, depth or d, h, w
+        memory = self._memory[: math.prod(extents)].reshape([extents[axis] for axis in self._order])
+        return memory.transpose(np.argsort(self._order))[:, :, :d]
 
 
 def _keep(last: NDArray[Any], values: NDArray[Any], planes: int) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from volconv.errors import ParameterError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from volconv.region import Index5
+    from volconv.region import Index5, Region
 
 #: Chunks (D, H, W) of a packed dataset for which nobody chose any: 128 to 1024 kB.
 DEFAULT_CHUNK = (32, 64, 64)
@@ -26,6 +26,9 @@ LEAST_CACHE = 1 << 20
 
 #: What HDF5 keeps of memory that it does not use any more.
 _FREE_LISTS = 16 << 20
+
+#: Bytes that are copied at a time, unless a chunk is larger.
+_PART_BYTES = 1 << 20
 
 #: Slots of the table in which HDF5 finds a chunk that it keeps: primes, as its manual asks for.
 _SLOTS = (521, 4099, 32771, 262147)
@@ -81,8 +84,29 @@ def check_chunk(chunk: tuple[int, int, int], shape: Index5, itemsize: int) -> No
 
 
 def piece_bytes(chunk: Index5 | None, itemsize: int) -> int:
-    """Memory for a chunk that is packed or unpacked: as it is, as it is packed, and between filters."""
-    return 0 if chunk is None else 3 * math.prod(chunk) * itemsize + _FREE_LISTS
+    """Memory for a chunk that is packed or unpacked: as it is, twice, as it is packed, and between filters."""
+    return 0 if chunk is None else 4 * math.prod(chunk) * itemsize + _FREE_LISTS
+
+
+def parts(region: Region, chunk: Index5 | None, itemsize: int) -> Iterator[Region]:
+    """Parts of a region, cut between chunks, of up to a megabyte or within one chunk: what h5py makes copies of.
+
+    Examples
+    --------
+    >>> from volconv.region import Region
+    >>> region = Region((0, 0, 3, 0, 0), (1, 1, 9, 1024, 1024))
+    >>> [part.shape[2:] for part in parts(region, (1, 1, 4, 1024, 1024), 1)]
+    [(1, 1024, 1024), (4, 1024, 1024), (1, 1024, 1024)]
+    """
+    if math.prod(region.shape) * itemsize > _PART_BYTES:
+        for axis in range(5):
+            start, stop, edge = region.start[axis], region.stop[axis], chunk[axis] if chunk else 1
+            middle = max((start + stop) // 2 // edge, start // edge + 1) * edge
+            if middle < stop:
+                yield from parts(region.along(axis, start, middle), chunk, itemsize)
+                yield from parts(region.along(axis, middle, stop), chunk, itemsize)
+                return
+    yield region
 
 
 def chunk_cache(

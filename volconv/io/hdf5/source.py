@@ -15,7 +15,7 @@ from volconv.io.formats import SUFFIXES
 from volconv.io.hdf5.attributes import Hdf5Header, as_text, attribute, kept_attributes
 from volconv.io.hdf5.axes import Axes, axes_of
 from volconv.io.hdf5.bdv import bdv_view
-from volconv.io.hdf5.chunks import LEAST_CACHE, chunk_cache, piece_bytes
+from volconv.io.hdf5.chunks import LEAST_CACHE, chunk_cache, parts, piece_bytes
 from volconv.io.hdf5.filters import check_filters, packing_of
 from volconv.io.hdf5.find import (
     H5_ERRORS,
@@ -127,19 +127,26 @@ class Hdf5Source(OpenVolume):
         if 0 in region.shape:
             return
         check_memory(self.info.access.held_bytes, f"{self._name}: a chunk")
-        where = tuple(region.slices[axis] for axis in self._held)
-        # In the dataset's own axes, and in those of its numbers that are none of its axes' all are 0.
-        held = out.transpose(self._order)[(0,) * (5 - len(self._held))]
         try:
+            # In the dataset's own axes, and in those of its numbers that are none of its axes' all are 0.
+            held = self._as_held(out)
             if held.flags.c_contiguous and not self._unsigned and held.dtype == self._data.dtype:
-                self._data.read_direct(held, where)
+                self._data.read_direct(held, self._place(region))
                 return
-            values = np.asarray(self._data[where])
+            for part in parts(region, self.info.access.chunk, self.info.dtype.itemsize):
+                values = np.asarray(self._data[self._place(part)])
+                if self._unsigned:
+                    values = values.astype(np.int16, copy=False).view(np.uint16)
+                self._as_held(out[part.within(region).slices])[...] = values
         except (OSError, RuntimeError) as error:
             raise ReadError(f"{self._name}: cannot be read: {one_line(error)}") from error
-        if self._unsigned:
-            values = values.astype(np.int16, copy=False).view(np.uint16)
-        held[...] = values
+
+    def _place(self, region: Region) -> tuple[slice, ...]:
+        return tuple(region.slices[axis] for axis in self._held)
+
+    def _as_held(self, values: NDArray[Any]) -> NDArray[Any]:
+        held: NDArray[Any] = values.transpose(self._order)[(0,) * (5 - len(self._held))]
+        return held
 
     def read_ends(self) -> None:
         """Read the first voxel and the last, unless that unpacks much."""
