@@ -264,6 +264,7 @@ def test_views_of_old_files():
         (tensor((1, 1, 2.0), (1, 1, 1)), "its pickle has a tensor of no shape"),
         (tensor((1, 1, 2), (1, 1)), "its pickle has a tensor of no shape"),
         (tensor(offset=-1), "its pickle has a tensor of no shape"),
+        (tensor(of=storage(53)), "reaches beyond its storage"),  # of 54 that are there
         (tensor(of=storage(-1)), "its pickle has a storage of no known kind"),
         (tensor(of=storage(kind="torch.FloatTensor")), "holds torch.FloatTensor, which volconv never loads"),
         (tensor(of=storage(kind="torch.QInt8Storage")), "must be of a dtype that is read (got qint8)"),

@@ -152,12 +152,14 @@ def conv_options(command: F) -> F:
                 help="Added to each output channel.  [default: that of the kernel's layer]",
             ),
             weight_layout_option,
-            click.option("--stride", type=triple, metavar="D,H,W", help="Step between outputs.  [default: 1]"),
+            click.option(
+                "--stride", type=triple, metavar="D,H,W", help="Step between outputs.  [default: an ONNX node's, or 1]"
+            ),
             click.option(
                 "--padding",
                 type=integers(1, 3, words=("same", "valid")),
                 metavar="D,H,W|same|valid",
-                help="Voxels added on both sides of each axis; 'same' keeps the input's size.  [default: 0]",
+                help="Voxels added on both sides of each axis; 'same' keeps the input's size.  [default: an ONNX node's, or 0]",
             ),
             click.option(
                 "--padding-mode",
@@ -174,12 +176,14 @@ def conv_options(command: F) -> F:
                 show_default=True,
                 help="What 'zeros' adds (-1000 is air in a CT).",
             ),
-            click.option("--dilation", type=triple, metavar="D,H,W", help="Step between taps.  [default: 1]"),
+            click.option(
+                "--dilation", type=triple, metavar="D,H,W", help="Step between taps.  [default: an ONNX node's, or 1]"
+            ),
             click.option(
                 "--groups",
                 type=click.IntRange(min=1),
                 metavar="N",
-                help="Groups of channels convolved apart.  [default: 1; the number of channels for a 3-D kernel]",
+                help="Groups of channels convolved apart.  [default: an ONNX node's, or 1; the number of channels for a 3-D kernel]",
             ),
         ]
     ):
