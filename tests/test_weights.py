@@ -392,6 +392,15 @@ def test_parts_of_a_weight_are_none():
     save_file({"c.weight_g": noise(2, 1, 1, 1, 1), "c.weight_v": noise(2, 1, 3, 3, 3), "c.bias": noise(2)}, "m.st")
     refused("./m.st", ReadError, "none that could be a Conv3d's kernel")
     refused("./m.st:c.weight_v", ReadError, "is a part that a weight is computed from")
+    save_file({"c.parametrizations.weight.original0": noise(2, 1, 3, 3, 3), "original": noise(3, 3, 3)}, "m.st")
+    refused("./m.st:c.parametrizations.weight.original0", ReadError, "is a part that a weight is computed from")
+    assert load_layer("./m.st:original").weight.shape == (3, 3, 3)
+
+
+def test_an_empty_weight_is_refused():
+    save_file({"c.weight": np.ones((2, 0, 3, 3, 3), "f4"), "c.bias": noise(4)}, "m.safetensors")
+    with pytest.raises(ShapeError, match=r"kernel must have no axis of size 0 \(got shape \(2, 0, 3, 3, 3\)"):
+        load_kernel("m.safetensors", Geometry())
 
 
 def test_a_list_of_all():

@@ -129,7 +129,8 @@ def resolve_job(
     for value in stated.values():
         if isinstance(value, ParameterError):
             raise value
-    chosen = {name: stated.get(name, value) for name, value in asked.items()}
+    chosen = {"stride": 1, "padding": 0, "dilation": 1, "groups": None} | stated
+    chosen |= {name: value for name, value in asked.items() if value is not None}
     own_bias = loaded.bias if bias is None else None
     maybe_channels = info.shape[1] == 1 and info.axes[-1:] in ("T", "N")
     oriented, layout = arranged(
@@ -147,9 +148,9 @@ def resolve_job(
         weight = weight[:, :, ::-1, ::-1, ::-1]
     params = Conv3dParams.parse(
         weight.shape,
-        stride=1 if chosen["stride"] is None else chosen["stride"],
-        padding=0 if chosen["padding"] is None else chosen["padding"],
-        dilation=1 if chosen["dilation"] is None else chosen["dilation"],
+        stride=chosen["stride"],
+        padding=chosen["padding"],
+        dilation=chosen["dilation"],
         groups=group_count,
         padding_mode=padding_mode,
         padding_value=padding_value,

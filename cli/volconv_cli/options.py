@@ -159,7 +159,8 @@ def conv_options(command: F) -> F:
                 "--padding",
                 type=integers(1, 3, words=("same", "valid")),
                 metavar="D,H,W|same|valid",
-                help="Voxels added on both sides of each axis; 'same' keeps the input's size.  [default: an ONNX node's, or 0]",
+                help="Voxels added on both sides of each axis; 'same' keeps the input's size.  "
+                "[default: an ONNX node's, or 0]",
             ),
             click.option(
                 "--padding-mode",
@@ -183,7 +184,8 @@ def conv_options(command: F) -> F:
                 "--groups",
                 type=click.IntRange(min=1),
                 metavar="N",
-                help="Groups of channels convolved apart.  [default: an ONNX node's, or 1; the number of channels for a 3-D kernel]",
+                help="Groups of channels convolved apart.  "
+                "[default: an ONNX node's, or 1; the number of channels for a 3-D kernel]",
             ),
         ]
     ):

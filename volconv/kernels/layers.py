@@ -23,7 +23,7 @@ _NUMERIC = re.compile(r"(bool|u?int|float|bfloat|complex)\d*")
 _TRANSPOSED = re.compile(r"transpos|deconv", re.IGNORECASE)
 
 # torch.nn.utils.weight_norm, spectral_norm and parametrize keep parts that a weight is computed from.
-_PART = re.compile(r"weight_(?:g|v|orig)|original\d*")
+_PART = re.compile(r"(?:^|[./])(?:weight_(?:g|v|orig)|parametrizations[./].+[./]original\d*)$")
 
 #: Network layers by the axes of their weights.
 _LAYERS = {2: "a Linear layer's", 3: "a Conv1d's", 4: "a Conv2d's"}
@@ -85,13 +85,13 @@ def refusal(file: WeightFile, layer: Layer) -> str | None:
         return entry.refusal
     if _TRANSPOSED.search(entry.key):
         return "is the weight of a transposed convolution by its name"
-    if _PART.fullmatch(re.split(r"[./]", entry.key)[-1]):
+    if _PART.search(entry.key):
         return "is a part that a weight is computed from"
     mate = file.layers.get(entry.layer or "")
     bias = layer.bias or (mate.bias if mate is not None and mate.weight.key == entry.key else None)
     if entry.layout == "oidhw" and bias is not None and entry.shape and len(entry.shape) == 5 and bias.shape:
         outs, ins = entry.shape[:2]
-        if bias.shape[0] != outs and bias.shape[0] % ins == 0:
+        if ins and bias.shape[0] != outs and bias.shape[0] % ins == 0:
             return f"is the weight of a transposed convolution by its bias of {bias.shape[0]}"
     return None
 

@@ -32,7 +32,7 @@ _HOLDERS = {"layers", "_layer_checkpoint_dependencies"}
 _LONGEST_CONFIG = 16 << 20
 
 #: A member of a ``.keras`` archive is unpacked in memory.
-_MOST_UNPACKED = 1 << 30
+_MOST_UNPACKED = 512 << 20
 
 
 def open_hdf5(file: IO[bytes], path: str, config: Any = None) -> WeightFile:
@@ -84,7 +84,7 @@ def open_keras(archive: ZipFile, path: str) -> WeightFile:
     weights = archive.getinfo(KERAS_MEMBER)
     if weights.file_size > _MOST_UNPACKED:
         raise ReadError(
-            f"{path} must hold at most {_MOST_UNPACKED >> 30} GB of weights (got {weights.file_size} bytes)",
+            f"{path} must hold at most {_MOST_UNPACKED >> 20} MB of weights (got {weights.file_size} bytes)",
             hint="save them as a .weights.h5 file",
         )
     with archive.open(weights) as member:
