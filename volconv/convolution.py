@@ -56,7 +56,13 @@ _kept = Buffers()
 
 
 class Convolution:
-    """A plan bound to its ends and weights: how one block, and one work item in it, is done."""
+    """A plan bound to its ends and weights: how one block, and one work item in it, is done.
+
+    ``ahead`` is how many blocks may be submitted before the first of them is collected: none, as all threads work on
+    each.
+    """
+
+    ahead = 0
 
     def __init__(
         self,
@@ -131,15 +137,16 @@ class Convolution:
 
         return stored
 
-    def compute(
+    def submit(
         self,
         workers: Workers,
         block: Region,
         stored: Stored,
         result: NDArray[Any],
         advance: Callable[[int], None] | None,
-    ) -> Counts:
+    ) -> Callable[[], Counts]:
         """Compute one I/O block on all threads; ``advance`` is told of the output voxels of each item."""
+        reduced = self.plan.epilogue.reduce is not None
         per_group = self.plan.params.out_channels // self.plan.params.groups
         counts: list[Counts] = []
 
@@ -153,11 +160,12 @@ class Convolution:
                         lost += found
                     if advance is not None:
                         size = [b - a for a, b in zip(item.start, item.stop, strict=True)]
-                        advance((item.groups[1] - item.groups[0]) * per_group * math.prod(size))
+                        channels = 1 if reduced else (item.groups[1] - item.groups[0]) * per_group
+                        advance(channels * math.prod(size))
             counts.append(lost)
 
         workers.run(work, work_items(block, self.plan.params.groups, self.plan.item_groups, self.plan.item_box))
-        return sum(counts, NONE_LOST)
+        return lambda: sum(counts, NONE_LOST)
 
     def _item(self, item: Item, block: Region, stored: Stored, result: NDArray[Any]) -> Counts:
         """Padded read, valid convolution, epilogue: all in one core's cache."""

@@ -8,7 +8,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volconv.convolution import Convolution
 from volconv.engines.cpu.workers import Workers
@@ -134,7 +134,7 @@ def _is_of_memory(error: BaseException) -> bool:
 
 
 class _Pass:
-    """One go through blocks: ahead of the one that is computed one is read, behind it one is written."""
+    """One go through blocks: ahead of those that are computed one is read, behind them one is written."""
 
     def __init__(
         self,
@@ -147,6 +147,7 @@ class _Pass:
         self._convolution, self._blocks = convolution, blocks
         self._advance, self._outcome = advance, outcome
         self._copies, self._memory = min(plan.copies, len(blocks)), plan.memory
+        self._computing: deque[_Computing] = deque()
         self._writes: deque[tuple[Future[None], Counts]] = deque()
         self._done = 0
 
@@ -158,12 +159,13 @@ class _Pass:
 
     def run(self, threads: int) -> None:
         """Go through all blocks."""
-        sink, outcome, compute = self._convolution.sink, self._outcome, self._convolution.compute
-        read = self._convolution.reading(self._blocks, self._copies)
+        convolution, sink, outcome = self._convolution, self._convolution.sink, self._outcome
+        read = convolution.reading(self._blocks, self._copies)
         rooms: list[Room] = []
         if not sink.info.access.in_memory:
             most = [max(block.shape[axis] for block in self._blocks) for axis in range(5)]
-            rooms = [Room(most, sink.info.dtype, sink.info.access.order) for _ in range(self._copies)]
+            count = self._copies + convolution.ahead
+            rooms = [Room(most, sink.info.dtype, sink.info.access.order) for _ in range(count)]
         with (
             Workers(threads) as workers,
             ThreadPoolExecutor(1, "volconv-read") as reader,
@@ -182,24 +184,32 @@ class _Pass:
                     self._written()
                 started = perf_counter()
                 outcome.write_seconds += started - now
-                result = rooms[i % self._copies].of(block.shape) if rooms else sink.view(block)
+                result = rooms[i % len(rooms)].of(block.shape) if rooms else sink.view(block)
                 assert result is not None  # noqa: S101  # the sink is memory, as it says
-                counts = compute(workers, block, stored, result, self._advance)
-                outcome.compute_seconds += perf_counter() - started
+                collect = convolution.submit(workers, block, stored, result, self._advance)
+                self._computing.append(_Computing(block, result, collect))
                 del stored
                 if self._memory is not None:
                     give_back(self._memory.bound)
                 if more and coming is None:
                     coming = reader.submit(read, i + 1)
-                if rooms:
-                    self._writes.append((writer.submit(_write, sink, block, result), counts))
-                else:
-                    outcome.counts += counts
-                    self._done += 1
+                while len(self._computing) > (convolution.ahead if more else 0):
+                    self._computed(writer if rooms else None)
+                outcome.compute_seconds += perf_counter() - started
             started = perf_counter()
             while self._writes:
                 self._written()
             outcome.write_seconds += perf_counter() - started
+
+    def _computed(self, writer: ThreadPoolExecutor | None) -> None:
+        """Wait for the first of the blocks that are being computed, and have it written."""
+        block, result, collect = self._computing.popleft()
+        counts = collect()
+        if writer is not None:
+            self._writes.append((writer.submit(_write, self._convolution.sink, block, result), counts))
+        else:
+            self._outcome.counts += counts
+            self._done += 1
 
     def _written(self) -> None:
         """Wait for the first of the blocks that are being written."""
@@ -208,6 +218,14 @@ class _Pass:
         self._writes.popleft()
         self._outcome.counts += counts
         self._done += 1
+
+
+class _Computing(NamedTuple):
+    """A block that is being computed, where its result goes, and what waits for it."""
+
+    block: Region
+    result: NDArray[Any]
+    collect: Callable[[], Counts]
 
 
 def _write(sink: Sink, block: Region, values: NDArray[Any]) -> None:
