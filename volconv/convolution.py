@@ -55,7 +55,52 @@ KEPT_BYTES = 8 << 20
 _kept = Buffers()
 
 
-class Convolution:
+class Reads:
+    """What one block after another needs of the files that are read, wherever it is computed.
+
+    Parameters
+    ----------
+    plan : Plan
+    read_ends : tuple of Source
+        The volume and, if there is one, the mask.
+    sink : Sink
+    """
+
+    def __init__(self, plan: Plan, read_ends: tuple[Source, ...], sink: Sink) -> None:
+        self.plan, self.read_ends, self.sink = plan, read_ends, sink
+        self.axes = padded_axes(plan.input_shape[2:], plan.params)
+
+    def reading(self, blocks: list[Region], copies: int) -> Callable[[int], Stored]:
+        """How the input of each block is read, by its number, in order; a view where the source is memory."""
+        plan, reads = self.plan, []
+        for end in self.read_ends:
+            wanted = list(steps(blocks, self.axes, plan.params, end.info.shape[:2], plan.origin))
+            reads.append((_views(end) if end.info.access.in_memory else Window(end, wanted, copies).read, wanted))
+
+        def stored(i: int) -> Stored:
+            values, *labels = (read(wanted[i]) for read, wanted in reads)
+            return Stored(values, labels[0] if labels else None, wanted[i].piece)
+
+        return stored
+
+    def _span(self, stored: Stored, axis: int, start: int, stop: int) -> tuple[list[Run], int]:
+        """What the padded block of outputs ``start`` to ``stop`` holds along one axis of what was read; its size."""
+        key = axis, start, stop
+        span = stored.spans.get(key)
+        if span is None:
+            params = self.plan.params
+            low, high = padded_interval(start, stop, params.stride[axis], params.effective_kernel[axis])
+            runs = [
+                run if run.first == FILL else run._replace(first=stored.piece.place(axis, run.first))
+                for run in self.axes[axis].runs(low, high)
+            ]
+            if params.kernel_size[axis] == 1:
+                runs, high = every(runs, params.stride[axis]), low + stop - start
+            span = stored.spans[key] = runs, high - low
+        return span
+
+
+class Convolution(Reads):
     """A plan bound to its ends and weights: how one block, and one work item in it, is done.
 
     ``ahead`` is how many blocks may be submitted before the first of them is collected: none, as all threads work on
@@ -73,11 +118,7 @@ class Convolution:
         sink: Sink,
         mask: Source | None = None,
     ) -> None:
-        self.plan = plan
-        self.read_ends = (source,) if mask is None else (source, mask)
-        self.sink = sink
-        self.axes = padded_axes(plan.input_shape[2:], plan.params)
-
+        super().__init__(plan, (source,) if mask is None else (source, mask), sink)
         weight = convert("weight", weight, plan.compute_dtype)
         bias = convert("bias", np.zeros(plan.params.out_channels) if bias is None else bias, plan.compute_dtype)
         self._normalised: Normalised | None = None
@@ -123,19 +164,6 @@ class Convolution:
         """Let go of what this thread holds for work items, and of what a failure still refers to."""
         self._buffers = self._padded = Buffers()
         gc.collect()
-
-    def reading(self, blocks: list[Region], copies: int) -> Callable[[int], Stored]:
-        """How the input of each block is read, by its number, in order; a view where the source is memory."""
-        plan, reads = self.plan, []
-        for end in self.read_ends:
-            wanted = list(steps(blocks, self.axes, plan.params, end.info.shape[:2], plan.origin))
-            reads.append((_views(end) if end.info.access.in_memory else Window(end, wanted, copies).read, wanted))
-
-        def stored(i: int) -> Stored:
-            values, *labels = (read(wanted[i]) for read, wanted in reads)
-            return Stored(values, labels[0] if labels else None, wanted[i].piece)
-
-        return stored
 
     def submit(
         self,
@@ -245,22 +273,6 @@ class Convolution:
     def _counted(self, target: NDArray[Any]) -> Counts:
         """Values that are not finite, counted while they are in cache; nobody asks for those of an array in memory."""
         return NONE_LOST if self.sink.info.access.in_memory else count_non_finite(target)
-
-    def _span(self, stored: Stored, axis: int, start: int, stop: int) -> tuple[list[Run], int]:
-        """What the padded block of outputs ``start`` to ``stop`` holds along one axis of what was read; its size."""
-        key = axis, start, stop
-        span = stored.spans.get(key)
-        if span is None:
-            params = self.plan.params
-            low, high = padded_interval(start, stop, params.stride[axis], params.effective_kernel[axis])
-            runs = [
-                run if run.first == FILL else run._replace(first=stored.piece.place(axis, run.first))
-                for run in self.axes[axis].runs(low, high)
-            ]
-            if params.kernel_size[axis] == 1:
-                runs, high = every(runs, params.stride[axis]), low + stop - start
-            span = stored.spans[key] = runs, high - low
-        return span
 
 
 def _views(source: Source) -> Callable[[Step], NDArray[Any]]:
