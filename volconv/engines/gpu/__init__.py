@@ -1,0 +1,1 @@
+"""What is computed on a GPU: kernels of our own, cuBLAS and cuFFT, all through CuPy."""
