@@ -16,9 +16,15 @@ _ONE = threading.Lock()
 class HostEvent:
     """A point in a stream."""
 
+    def synchronize(self):
+        """Nothing: all is done."""
+
 
 class HostStream:
     """Work is done when it is asked for, so there is never anything to wait for."""
+
+    def enqueue(self, work):
+        work()
 
     def wait(self, event):
         """Nothing: what the event stands behind is done."""
@@ -79,6 +85,12 @@ class HostDevice:
 
     def stream(self):
         return HostStream()
+
+    def empty(self, shape, dtype):
+        return np.empty(shape, dtype)
+
+    def free(self):
+        """Nothing to give back."""
 
     def pinned(self, nbytes):
         return np.empty(nbytes, np.uint8)

@@ -77,13 +77,13 @@ def guard_bytes(problem: Problem, groups: int, box: Triple) -> int:
     return voxels * (size + 2) + outputs * (size + 4) + Direct().workspace(problem, groups, box)
 
 
-def windows_with_any(marked: NDArray[np.bool_], params: Conv3dParams) -> NDArray[np.bool_]:
-    """Which outputs of a valid convolution see a marked voxel; (G, D, H, W) to (G, d, h, w)."""
+def windows_with_any(marked: NDArray[np.bool_], params: Conv3dParams, xp: Any = np) -> NDArray[np.bool_]:
+    """Which outputs of a valid convolution see a marked voxel; (G, D, H, W) to (G, d, h, w), arrays of ``xp``."""
     for axis, (k, stride, dilation) in enumerate(
         zip(params.kernel_size, params.stride, params.dilation, strict=True), start=1
     ):
         count = (marked.shape[axis] - dilation * (k - 1) - 1) // stride + 1
-        seen = np.zeros((*marked.shape[:axis], count, *marked.shape[axis + 1 :]), bool)
+        seen = xp.zeros((*marked.shape[:axis], count, *marked.shape[axis + 1 :]), bool)
         for tap in range(k):
             first = tap * dilation
             part = (slice(None),) * axis + (slice(first, first + (count - 1) * stride + 1, stride),)

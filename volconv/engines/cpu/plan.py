@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from volconv.engines.choice import Choice, known, pick
 from volconv.engines.cpu.channels import Channels
 from volconv.engines.cpu.direct import Direct
 from volconv.engines.cpu.fft import Fft
 from volconv.engines.cpu.gemm import Gemm
 from volconv.engines.cpu.separable import Separable
 from volconv.engines.cpu.winograd import Winograd
-from volconv.errors import ParameterError
 from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
@@ -29,14 +29,6 @@ SMALL = 20_000_000
 ALGORITHMS = ("auto", *_ENGINES)
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The algorithm that was picked, and the predicted seconds (on one thread) of all that could do it."""
-
-    algorithm: str
-    candidates: dict[str, float]
-
-
 def get(name: str) -> Engine:
     """The algorithm of this name.
 
@@ -45,8 +37,7 @@ def get(name: str) -> Engine:
     ParameterError
         There is none.
     """
-    if not isinstance(name, str) or name not in _ENGINES:
-        raise ParameterError(f"algorithm must be one of {', '.join(ALGORITHMS)} (got {name!r})")
+    known(_ENGINES, name)
     return _ENGINES[name]
 
 
@@ -65,13 +56,6 @@ def choose(algorithm: str, problem: Problem) -> Choice:
     ParameterError
         No such algorithm, or it cannot do this.
     """
-    reasons = {name: engine.supports(problem) for name, engine in _ENGINES.items()}
-    if algorithm != "auto":
-        get(algorithm)
-        if reasons[algorithm] is not None:
-            raise ParameterError(f"algorithm={algorithm!r} cannot do this: {reasons[algorithm]}")
-    candidates = {name: engine.cost(problem) for name, engine in _ENGINES.items() if reasons[name] is None}
-    if algorithm == "auto":
-        small = multiply_adds(problem.output_shape, problem.params) <= SMALL
-        algorithm = "gemm" if small else min(candidates, key=candidates.__getitem__)
-    return Choice(algorithm, candidates)
+    choice = pick(_ENGINES, algorithm, problem)
+    small = algorithm == "auto" and multiply_adds(problem.output_shape, problem.params) <= SMALL
+    return replace(choice, algorithm="gemm") if small else choice

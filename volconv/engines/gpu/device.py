@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -17,9 +17,17 @@ Array = Any
 class Event(Protocol):
     """A point in a stream's work."""
 
+    def synchronize(self) -> None:
+        """Return when the work before it is done."""
+        ...
+
 
 class Stream(Protocol):
     """Work that is done in order."""
+
+    def enqueue(self, work: Callable[[], None]) -> None:
+        """Have arrays computed with: all that ``work`` does with ``xp`` and kernels is done in this stream."""
+        ...
 
     def wait(self, event: Event) -> None:
         """Do nothing more before the work that an event stands behind is done."""
@@ -86,8 +94,26 @@ class Device(Protocol):
         """A new stream."""
         ...
 
+    def empty(self, shape: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """A new array, with whatever memory holds.
+
+        Raises
+        ------
+        MemoryError
+        """
+        ...
+
+    def free(self) -> None:
+        """Give back memory that no array takes."""
+        ...
+
     def pinned(self, nbytes: int) -> NDArray[np.uint8]:
-        """Host memory that copies run from and to at full speed."""
+        """Host memory that copies run from and to at full speed.
+
+        Raises
+        ------
+        MemoryError
+        """
         ...
 
     def upload(self, stream: Stream, host: NDArray[Any], device_array: Array) -> None:

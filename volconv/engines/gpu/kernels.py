@@ -5,7 +5,7 @@ Outputs are (C_out, d, h, w) in C order; their dtype, float32 or float64, is wha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,15 @@ class Source:
             for size, table in zip(self.values.shape[1:], self.tables, strict=True)
         )
         return d, h, w
+
+    def beginning(self, first: Triple) -> Source:
+        """The same block without what comes before an index along each axis."""
+        values = self.values
+        for axis, (index, table) in enumerate(zip(first, self.tables, strict=True), start=1):
+            if table is None:
+                values = values[(slice(None),) * axis + (slice(index, None),)]
+        d, h, w = (table if table is None else table[index:] for index, table in zip(first, self.tables, strict=True))
+        return replace(self, values=values, tables=(d, h, w))
 
     @property
     def channels(self) -> int:
