@@ -31,10 +31,44 @@ STORED = {
 
 MODES = ["zeros", "reflect", "replicate", "circular", "symmetric"]
 
-#: What is compiled together, in so many translation units.
+#: Kernels and strides that are tried, by test; the functions for them are compiled together.
+SMALL = [("int16", (3, 3, 3)), ("float32", (1, 2, 7)), ("float32", (5, 5, 5)), ("float64", (2, 1, 4))]
+ALONG = [("int16", 2, 3, 1), ("int16", 1, 4, 2), ("float32", 0, 13, 1), ("float32", 2, 31, 2), ("float64", 1, 5, 1)]
+CHANNELS = [
+    # dtype, groups, C_in, C_out, kernel, stride, dilation along D, compensated
+    ("int16", 1, 3, 9, (3, 3, 3), (1, 1, 1), 1, False),
+    ("float32", 2, 4, 10, (2, 2, 5), (2, 1, 2), 2, True),
+    ("float32", 1, 2, 25, (1, 3, 3), (1, 2, 2), 1, False),
+    ("float64", 1, 2, 3, (2, 1, 3), (3, 1, 1), 1, True),
+]
+DEEP = {9: 2, 5: 1, 25: 4, 3: 1}
+
+
+def numbers(dtype):
+    """C++ types of voxels of a dtype and of what they are computed in."""
+    return f"{STORED[dtype]}, {'double' if dtype == 'float64' else 'float'}"
+
+
 EXPRESSIONS = (
-    (*(f"gather<{stored}, float>" for stored in STORED.values()), "gather<double, double>"),
-    ("generic<short, float>", "generic<float, float>", "generic<double, double>", "generic<float, double>"),
+    (
+        *(f"gather<{stored}, float>" for stored in STORED.values()),
+        "gather<double, double>",
+        *(f"small<{numbers(dtype)}, {kd}, {kh}, {kw}>" for dtype, (kd, kh, kw) in SMALL),
+        *(f"columns<{numbers(dtype)}>" for dtype in ("int16", "float64")),
+    ),
+    (
+        *(f"generic<{numbers(dtype)}>" for dtype in ("int16", "float32", "float64")),
+        *(
+            f"along_voxels<{numbers(dtype)}, {taps}, {stride}>"
+            if axis == 2
+            else f"along_lines<{numbers(dtype)}, {axis}, {taps}, {stride}>"
+            for dtype, axis, taps, stride in ALONG
+        ),
+        *(
+            f"channels<{numbers(dtype)}, {kh}, {kw}, {sh}, {sw}, {DEEP[c_out // groups]}, {1 + compensated}>"
+            for dtype, groups, _, c_out, (_, kh, kw), (_, sh, sw), _, compensated in CHANNELS
+        ),
+    ),
 )
 
 FORWARD, BACKWARD, PERMUTED = range(3)
@@ -91,11 +125,11 @@ def dense(source, dtype):
     return block
 
 
-def run(kernel, shape, dtype, *args, order=FORWARD, **parameters):
+def run(launch, shape, dtype, *args, order=FORWARD, **parameters):
     """Outputs of a kernel into an array of NaN."""
     out = np.full(shape, np.nan, dtype)
     where = device(order)
-    kernel(where, where.stream(), *args, out, **parameters)
+    launch(where, where.stream(), *args, out, **parameters)
     return out
 
 
@@ -188,3 +222,204 @@ class TestGeneric:
         expected = reference.conv3d(x[None], w)[0]
         got = run(kernels.generic, expected.shape, np.float64, kernels.Source(x), w, None)
         assert_matches(got, expected, allowed(np.float64, x[None], w))
+
+
+def compute(dtype):
+    """What voxels are computed in."""
+    return np.float64 if np.dtype(dtype) in (np.float64, np.complex128) else np.float32
+
+
+def size_of(source, kernel, stride=(1, 1, 1), dilation=(1, 1, 1)):
+    """Outputs along D, H, W."""
+    return tuple((n - d * (k - 1) - 1) // s + 1 for n, k, s, d in zip(source.size, kernel, stride, dilation))
+
+
+def check(got, source, w, b=None, **parameters):
+    """Compare with naive sums over what a source stands for."""
+    block = dense(source, got.dtype)[None]
+    expected = reference.conv3d(block, w, b, **parameters)[0]
+    assert_matches(got, expected, allowed(got.dtype, block, w, b, **parameters))
+
+
+def same_in_any_order(launch, shape, *args, **parameters):
+    """Outputs, whose bits must not depend on which thread is first."""
+    got, *others = (run(launch, shape, *args, order=order, **parameters) for order in (FORWARD, BACKWARD, PERMUTED))
+    for other in others:
+        np.testing.assert_array_equal(other, got)
+    return got
+
+
+class TestSmall:
+    @pytest.mark.parametrize("width", [64, 37])  # lines that begin at multiples of 16 bytes, and others
+    @pytest.mark.parametrize(("dtype", "kernel"), SMALL)
+    def test_values(self, dtype, kernel, width):
+        rng = np.random.default_rng(6)
+        # Two tiles along H and W, two blocks along D.
+        x = voxels(rng, dtype, (2, 18, 15, width + kernel[2] - 3))
+        source = padded(x, [(1, 1), (2, 2), (1, 1)], "reflect", scaling=(0.5, 3.0) if dtype == "int16" else None)
+        w, b = voxels(rng, compute(dtype), (4, 1, *kernel)), voxels(rng, compute(dtype), 4)
+        shape = (4, *size_of(source, kernel))
+        got = same_in_any_order(kernels.small, shape, compute(dtype), source, w, b)
+        check(got, source, w, b, groups=2)
+
+    @pytest.mark.parametrize("mode", MODES)
+    def test_padding(self, mode):
+        rng = np.random.default_rng(7)
+        source = padded(voxels(rng, "int16", (1, 5, 6, 7)), (2, 3, 4), mode, fill=-1000.0)
+        w = voxels(rng, "float32", (1, 1, 3, 3, 3))
+        got = run(kernels.small, (1, *size_of(source, (3, 3, 3))), np.float32, source, w, None)
+        check(got, source, w)
+
+    def test_bits_do_not_depend_on_where_a_block_begins(self):
+        rng = np.random.default_rng(8)
+        x, w = voxels(rng, "float32", (1, 30, 24, 80)), voxels(rng, "float32", (1, 1, 5, 5, 5))
+        whole = run(kernels.small, (1, 26, 20, 76), np.float32, kernels.Source(x), w, None)
+        part = run(kernels.small, (1, 9, 3, 70), np.float32, kernels.Source(x[:, 7:20, 11:18, 3:77]), w, None)
+        np.testing.assert_array_equal(part, whole[:, 7:16, 11:14, 3:73])
+
+    def test_non_finite_values_spread_through_zero_taps(self):
+        x = np.zeros((1, 12, 12, 12), np.float32)
+        x[0, 5, 5, 5], x[0, 8, 8, 8] = np.nan, np.inf
+        w = np.zeros((1, 1, 5, 5, 5), np.float32)
+        got = run(kernels.small, (1, 8, 8, 8), np.float32, kernels.Source(x), w, None)
+        expected = np.zeros((8, 8, 8), bool)
+        expected[1:6, 1:6, 1:6] = expected[4:8, 4:8, 4:8] = True  # zero times infinity is no number
+        np.testing.assert_array_equal(np.isnan(got[0]), expected)
+
+    def test_complex_voxels_are_two_channels(self):
+        rng = np.random.default_rng(9)
+        source = padded(voxels(rng, "complex64", (2, 5, 6, 7)), (1, 1, 1), "zeros", 2 - 3j)
+        w = voxels(rng, "float32", (4, 1, 3, 3, 3))
+        got = run(kernels.small, (4, 5, 6, 7), np.float32, source, w, None)
+        check(got, source, w, groups=4)
+
+
+class TestAlong:
+    @pytest.mark.parametrize(("dtype", "axis", "taps", "stride"), ALONG)
+    def test_values(self, dtype, axis, taps, stride):
+        rng = np.random.default_rng(10)
+        outputs = [3, 4, 35]
+        outputs[axis] = 140 if axis == 2 else 70
+        size = list(outputs)
+        size[axis] = (outputs[axis] - 1) * stride + taps
+        sides = [(2, 3) if a == axis else (0, 0) for a in range(3)]
+        x = voxels(rng, dtype, (2, *(n - low - high for n, (low, high) in zip(size, sides))))
+        source = padded(x, sides, "zeros", fill=5.0)
+        w, b = voxels(rng, compute(dtype), taps), voxels(rng, compute(dtype), 2)
+        got = same_in_any_order(kernels.along, (2, *outputs), compute(dtype), source, axis, w, bias=b, stride=stride)
+        full = w.reshape([taps if a == axis else 1 for a in range(3)])
+        strides = [stride if a == axis else 1 for a in range(3)]
+        check(got, source, np.broadcast_to(full, (2, 1, *full.shape)), b, stride=strides, groups=2)
+
+    @pytest.mark.parametrize(("axis", "taps"), [(2, 3), (0, 13)])
+    def test_terms_are_added(self, axis, taps):
+        rng = np.random.default_rng(11)
+        dtype = "int16" if axis == 2 else "float32"
+        source = padded(voxels(rng, dtype, (1, 20, 6, 40)))
+        w = voxels(rng, "float32", taps)
+        shape = (1, *size_of(source, [taps if a == axis else 1 for a in range(3)]))
+        before, bias = voxels(rng, "float32", shape), voxels(rng, "float32", 1)
+        once = run(kernels.along, shape, np.float32, source, axis, w)
+        twice = before.copy()
+        where = device()
+        kernels.along(where, where.stream(), source, axis, w, twice, accumulate=True, bias=bias)
+        np.testing.assert_array_equal(twice, before + once + bias)
+
+    @pytest.mark.parametrize(("axis", "taps"), [(2, 3), (0, 13)])
+    def test_padding_along_other_axes_and_scaling(self, axis, taps):
+        rng = np.random.default_rng(12)
+        dtype = "int16" if axis == 2 else "float32"
+        source = padded(voxels(rng, dtype, (2, 14, 6, 33)), (3, 1, 2), "zeros", 2.5, (0.25, -1.0))
+        w = voxels(rng, "float32", taps)
+        kernel = [taps if a == axis else 1 for a in range(3)]
+        got = same_in_any_order(kernels.along, (2, *size_of(source, kernel)), np.float32, source, axis, w)
+        check(got, source, np.broadcast_to(w.reshape(kernel), (2, 1, *kernel)), groups=2)
+
+    def test_non_finite_values_spread_where_sums_are_compensated(self):
+        x = np.ones((1, 1, 1, 400), np.float32)
+        x[..., 100], x[..., 300] = np.inf, np.nan
+        got = run(kernels.along, (1, 1, 1, 185), np.float32, kernels.Source(x), 2, np.ones(31, np.float32), stride=2)
+        window = [x[0, 0, 0, 2 * o : 2 * o + 31].sum() for o in range(185)]
+        np.testing.assert_array_equal(got[0, 0, 0], window)
+
+
+class TestChannels:
+    @pytest.mark.parametrize("width", [8, 67])
+    @pytest.mark.parametrize(
+        ("dtype", "groups", "c_in", "c_out", "kernel", "stride", "dilation", "compensated"), CHANNELS
+    )
+    def test_values(self, dtype, groups, c_in, c_out, kernel, stride, dilation, compensated, width):
+        rng = np.random.default_rng(13)
+        outputs = (2, 17, width)
+        size = [(o - 1) * s + e * (k - 1) + 1 for o, s, e, k in zip(outputs, stride, (dilation, 1, 1), kernel)]
+        source = padded(voxels(rng, dtype, (c_in, size[0], size[1] - 2, size[2] - 2)), (0, 1, 1), "replicate")
+        w = voxels(rng, compute(dtype), (c_out, c_in // groups, *kernel))
+        b = voxels(rng, compute(dtype), c_out)
+        got = same_in_any_order(
+            kernels.channels,
+            (c_out, *outputs),
+            compute(dtype),
+            source,
+            kernels.pack_channels(w, groups),
+            b,
+            kernel=kernel,
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+            compensated=compensated,
+        )
+        check(got, source, w, b, groups=groups, stride=stride, dilation=(dilation, 1, 1))
+
+    def test_non_finite_values_spread_through_zero_taps(self):
+        x = np.zeros((3, 4, 6, 9), np.float32)
+        x[1, 2, 3, 4] = np.inf
+        w = np.zeros((9, 3, 3, 3, 3), np.float32)
+        packed = kernels.pack_channels(w, 1)
+        got = run(
+            kernels.channels, (9, 2, 4, 7), np.float32, padded(x.astype(np.float16)), packed, None, kernel=(3, 3, 3)
+        )
+        expected = np.zeros((2, 4, 7), bool)
+        expected[0:2, 1:4, 2:5] = True
+        for each in got:
+            np.testing.assert_array_equal(np.isnan(each), expected)
+
+    def test_sums_are_compensated_where_there_are_many(self):
+        assert kernels._sums(3, 3, 3) == (3, 1)
+        assert kernels._sums(3 * 64, 3, 3) == (3, 2)
+        assert kernels._sums(1, 7, 7) == (1, 1)
+        assert kernels._sums(2, 7, 7) == (1, 2)
+        for stages in range(1, 200):
+            for kh, kw in np.ndindex(7, 7):
+                chained, kind = kernels._sums(stages, kh + 1, kw + 1)
+                assert (
+                    kind == 2
+                    or (kh + 1) * (kw + 1) > 28
+                    or (chained * (kh + 1) * (kw + 1) + -(-stages // chained) <= 31)
+                )
+
+
+class TestColumns:
+    @pytest.mark.parametrize("dtype", ["int16", "float64"])
+    def test_weights_times_columns_are_outputs(self, dtype):
+        rng = np.random.default_rng(14)
+        kernel, stride, dilation = (2, 3, 4), (1, 2, 3), (3, 2, 1)
+        source = padded(voxels(rng, dtype, (3, 6, 8, 19)), (2, 2, 2), "circular")
+        size = size_of(source, kernel, stride, dilation)
+        count, begin = 47, 11
+        got = same_in_any_order(
+            kernels.columns,
+            (2 * 24, count),
+            compute(dtype),
+            *(source, kernel),
+            size=size,
+            first=1,
+            begin=begin,
+            stride=stride,
+            dilation=dilation,
+        )
+        block = dense(source, compute(dtype))
+        for row, (c, *tap) in enumerate(np.ndindex(2, *kernel)):
+            seen = block[
+                (1 + c, *(slice(t * e, t * e + (n - 1) * s + 1, s) for t, e, n, s in zip(tap, dilation, size, stride)))
+            ]
+            np.testing.assert_array_equal(got[row], seen.reshape(-1)[begin : begin + count])

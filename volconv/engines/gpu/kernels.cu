@@ -45,6 +45,16 @@ __device__ __forceinline__ double scaled(double value, double slope, double inte
   return __dadd_rn(__dmul_rn(value, slope), intercept);
 }
 
+// A pointer to global memory that the compiler takes as it is: else it adds up every address from all its parts, in 64
+// bits.
+template <typename Value> __device__ __forceinline__ Value *opaque(Value *pointer) {
+#ifdef __CUDA_ARCH__
+  asm("" : "+l"(pointer));
+  __builtin_assume(__isGlobal(pointer));
+#endif
+  return pointer;
+}
+
 // How partial sums are added up: as they are (1), or with compensation (2), where a term is rounded but twice however
 // many there are (Kahan). A compensation that is not finite would make NaN of infinity.
 template <typename Number, int SUMS> struct Total {
@@ -206,5 +216,533 @@ __global__ void __launch_bounds__(256)
     const int channel = group * problem.per_out + first + r;
     out[((Index(channel) * size[0] + d) * size[1] + h) * size[2] + w] =
         bias ? totals[r].sum + bias[channel] : totals[r].sum;
+  }
+}
+
+// ---- tiles in shared memory ----------------------------------------------------------------------------------------
+
+enum { THREADS = 256 };
+
+// Numbers that are loaded and stored at once: 16 bytes. A thread has as many neighbouring outputs along W.
+template <typename Number> struct alignas(16) Vector {
+  enum { width = 16 / sizeof(Number) };
+  Number at[width];
+};
+
+template <typename Number, int TAPS> struct Weights {
+  Number at[TAPS];
+};
+
+// A part of a padded plane on its way to shared memory, in lines of whole vectors. Where each of its voxels lies is
+// looked up once and holds for all planes of all channels; a plane's voxels wait in registers while another is used.
+template <typename Stored, typename Number, int ROWS, int COLUMNS> struct Plane {
+  enum {
+    width = Vector<Number>::width,
+    pitch = (COLUMNS + width - 1) / width * width,
+    items = ROWS * pitch,
+    loads = (items + THREADS - 1) / THREADS
+  };
+  int offsets[loads];
+  Stored held[loads];
+  bool filled;
+
+  // The part from (h, w) on of planes that have so many rows and columns.
+  __device__ __forceinline__ void place(const Source<Stored, Number> &source, int thread, int h, int w, int high,
+                                        int wide) {
+#pragma unroll
+    for (int i = 0; i < loads; ++i) {
+      const int item = thread + i * THREADS, row = h + item / pitch, voxel = w + item % pitch;
+      offsets[i] = -1;
+      if (item < items && item % pitch < COLUMNS && row < high && voxel < wide) {
+        const int y = source.looked_up(source.rows, row), x = source.looked_up(source.voxels, voxel);
+        if ((y | x) >= 0) offsets[i] = int(y * source.layout.row + x * source.layout.voxel);
+      }
+    }
+  }
+
+  // Begin to load plane d of a channel; -1 is one that is filled in.
+  __device__ __forceinline__ void fetch(const Source<Stored, Number> &source, const Stored *channel, int d) {
+    const Stored *plane = opaque(channel + d * source.layout.depth);
+    filled = d < 0;
+#pragma unroll
+    for (int i = 0; i < loads; ++i) {
+      held[i] = Stored();
+      if (offsets[i] >= 0 && !filled) held[i] = plane[offsets[i]];
+    }
+  }
+
+  // Cast and scale it.
+  __device__ __forceinline__ void store(const Source<Stored, Number> &source, Vector<Number> *target, int thread,
+                                        Number fill, Number intercept) const {
+    Number *numbers = target->at;
+#pragma unroll
+    for (int i = 0; i < loads; ++i) {
+      const int item = thread + i * THREADS;
+      const Number value = source.loaded(held + i, intercept);
+      if (item < items) numbers[item] = offsets[i] < 0 || filled ? fill : value;
+    }
+  }
+};
+
+// A line's window of so many numbers from shared memory.
+template <typename Number, int SIZE> struct Window {
+  enum { width = Vector<Number>::width, vectors = (SIZE + width - 1) / width };
+  Vector<Number> part[vectors];
+
+  __device__ __forceinline__ void load(const Vector<Number> *from) {
+#pragma unroll
+    for (int i = 0; i < vectors; ++i) part[i] = from[i];
+  }
+
+  __device__ __forceinline__ Number operator[](int i) const { return part[i / width].at[i % width]; }
+};
+
+// ---- small: one input channel, small kernels -----------------------------------------------------------------------
+
+// aligned: whether every line of the output begins at a multiple of 16 bytes. depth: planes of outputs for a block.
+struct March {
+  int channel, size[3], depth, aligned;
+};
+
+// How often a term may be rounded, each time by half an epsilon: 16 epsilon in all, with the bias.
+enum { ROUNDINGS = 30 };
+
+// Rows of a kernel's plane whose products are one chain: all taps (0) where these are few. A term is rounded once for
+// each tap of its chain, and once for each other chain that is added to: in its plane, then in the output.
+__host__ __device__ constexpr int chained_rows(int kd, int kh, int kw) {
+  if (kd * kh * kw <= ROUNDINGS) return 0;
+  int rows = kh;
+  while (rows > 1 && rows * kw + (kh - 1) / rows + kd - 1 > ROUNDINGS) --rows;
+  return rows;
+}
+
+// One output channel of one input channel; stride and dilation 1. A block marches along D, and so does a queue of the
+// sums that a plane adds to. Planes are double-buffered: while one is used, the next is loaded. A thread has neighbouring
+// outputs along W; where lines are not aligned they are stored by way of shared memory, so that warps store whole lines.
+template <typename Stored, typename Number, int KD, int KH, int KW>
+__global__ void __launch_bounds__(THREADS)
+    small(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
+          const int *__restrict__ voxels, const Layout<Number> layout, const March march,
+          const Weights<Number, KD * KH * KW> weights, const Number bias, Number *__restrict__ out) {
+  enum { X = Vector<Number>::width, WIDE = 16 * X, HIGH = 16, CHAINED = chained_rows(KD, KH, KW) };
+  typedef Plane<Stored, Number, HIGH + KH - 1, WIDE + KW - 1> Part;
+  __shared__ Vector<Number> planes[2][Part::items / X], staged[2][THREADS];
+  const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
+  const int thread = threadIdx.x, tx = thread % 16, ty = thread / 16;
+  const int w = blockIdx.x * WIDE, h = blockIdx.y * HIGH, d = blockIdx.z * march.depth;
+  const int outputs = march.size[0] - d < march.depth ? march.size[0] - d : march.depth;
+  const Index area = Index(march.size[1]) * march.size[2];
+  const Stored *channel = source.channel(march.channel);
+  const Number fill = source.fill(march.channel), intercept = source.intercept(march.channel);
+  Number *target = out + d * area + Index(h) * march.size[2] + w;
+
+  Part part;
+  part.place(source, thread, h, w, march.size[1] + KH - 1, march.size[2] + KW - 1);
+  part.fetch(source, channel, source.looked_up(depths, d));
+  const int used = outputs + KD - 1;
+  int next = used > 1 ? source.looked_up(depths, d + 1) : -1;
+  Number queue[KD][X] = {};
+  for (int p = 0; p <= used; ++p) {
+    const bool more = p < used;
+    if (more) part.store(source, planes[p & 1], thread, fill, intercept);
+    __syncthreads();
+    if (p + 1 < used) {
+      part.fetch(source, channel, next);
+      if (p + 2 < used) next = source.looked_up(depths, d + p + 2);
+    }
+    if (!march.aligned && p >= KD) {  // what the last plane completed
+      const Number *line = staged[(p - 1) & 1]->at;
+      Number *done = opaque(target + (p - KD) * area);
+#pragma unroll
+      for (int i = 0; i < X; ++i) {
+        const int item = thread + i * THREADS, y = item / WIDE, x = item % WIDE;
+        if (h + y < march.size[1] && w + x < march.size[2]) done[y * march.size[2] + x] = line[item];
+      }
+    }
+    if (!more) break;
+
+#pragma unroll
+    for (int j = 0; j < KD; ++j)
+#pragma unroll
+      for (int x = 0; x < X; ++x) queue[j][x] = j + 1 < KD ? queue[j + 1 < KD ? j + 1 : j][x] : Number(0);
+    // queue[j] is of the output whose layer KD - 1 - j meets this plane.
+    Number plane[KD][X] = {}, chain[KD][X] = {};
+#pragma unroll
+    for (int y = 0; y < KH; ++y) {
+      Window<Number, X + KW - 1> window;
+      window.load(planes[p & 1] + (ty + y) * (Part::pitch / X) + tx);
+#pragma unroll
+      for (int j = 0; j < KD; ++j) {
+        Number *sums = CHAINED ? chain[j] : queue[j];
+#pragma unroll
+        for (int k = 0; k < KW; ++k)
+#pragma unroll
+          for (int x = 0; x < X; ++x)
+            sums[x] = multiply_add(weights.at[((KD - 1 - j) * KH + y) * KW + k], window[x + k], sums[x]);
+        if (CHAINED && ((y + 1) % (CHAINED ? CHAINED : 1) == 0 || y + 1 == KH)) {
+#pragma unroll
+          for (int x = 0; x < X; ++x) {
+            plane[j][x] = y < CHAINED ? sums[x] : plane[j][x] + sums[x];
+            sums[x] = 0;
+            if (y + 1 == KH) queue[j][x] += plane[j][x];
+          }
+        }
+      }
+    }
+    if (p >= KD - 1) {
+      Vector<Number> result;
+#pragma unroll
+      for (int x = 0; x < X; ++x) result.at[x] = queue[0][x] + bias;
+      if (!march.aligned)
+        staged[p & 1][thread] = result;
+      else if (h + ty < march.size[1] && w + tx * X < march.size[2])
+        *reinterpret_cast<Vector<Number> *>(target + (p - KD + 1) * area + Index(ty) * march.size[2] + tx * X) =
+            result;
+    }
+  }
+}
+
+// ---- along: passes with 1-D kernels --------------------------------------------------------------------------------
+
+// size: outputs along D, H, W. lines: for how many lines a block of a pass along W is there; a multiple of 8.
+struct Pass {
+  int channels, size[3], lines, accumulate;
+};
+
+// Taps in a chain of a pass: three passes, with their chains added up, stay below ROUNDINGS.
+enum { SHORT = 10, LINKS = 7 };
+__host__ __device__ constexpr int link(int taps) { return taps <= SHORT ? taps : LINKS; }
+__host__ __device__ constexpr int added(int taps) { return taps <= 4 * LINKS ? 1 : 2; }
+
+// The products of a value with all taps through which it reaches so many neighbouring outputs: value is that of
+// position i in their window. Every output takes its taps in order.
+template <typename Number, int M, int K, int S> struct Sums {
+  Number chain[M];
+  Total<Number, added(K)> totals[M];
+
+  __device__ __forceinline__ Sums() {
+#pragma unroll
+    for (int m = 0; m < M; ++m) chain[m] = 0;
+  }
+
+  __device__ __forceinline__ void add(const Weights<Number, K> &weights, int i, Number value) {
+#pragma unroll
+    for (int m = 0; m < M; ++m) {
+      const int k = i - m * S;
+      if (k < 0 || k >= K) continue;
+      chain[m] = multiply_add(weights.at[k], value, chain[m]);
+      if (K > link(K) && ((k + 1) % link(K) == 0 || k + 1 == K)) {
+        totals[m].add(chain[m]);
+        chain[m] = 0;
+      }
+    }
+  }
+
+  __device__ __forceinline__ Number sum(int m) const { return K > link(K) ? totals[m].sum : chain[m]; }
+};
+
+// Add to what is there, if that is asked for; the bias last.
+template <typename Number>
+__device__ __forceinline__ void deliver(Number *place, Number value, bool accumulate, const Number *bias,
+                                        int channel) {
+  if (accumulate) value += *place;
+  *place = bias ? value + bias[channel] : value;
+}
+
+// Along D or H (AXIS 0 or 1). A block is 32 voxels along W, and along the axis M outputs for each of 8 rows of threads.
+template <typename Stored, typename Number, int AXIS, int K, int S>
+__global__ void __launch_bounds__(THREADS)
+    along_lines(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
+                const int *__restrict__ voxels, const Layout<Number> layout, const Pass pass,
+                const Weights<Number, K> weights, const Number *__restrict__ bias, Number *out) {
+  enum { M = 32 / sizeof(Number), LONG = 8 * M, USED = (LONG - 1) * S + K, OTHER = 1 - AXIS };
+  enum { BATCH = 8 };  // rows that are on their way at once
+  __shared__ Number tile[USED][32];
+  const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32;
+  const int across = (pass.size[2] + 31) / 32, length = pass.size[AXIS], reach = (length - 1) * S + K;
+  int block = blockIdx.x;
+  const int w = block % across * 32 + lane;
+  block /= across;
+  const int parts = (length + LONG - 1) / LONG;
+  // Neighbouring blocks share what they read: along W, then along the axis.
+  const int first = block % parts * LONG;
+  block /= parts;
+  const int other = block % pass.size[OTHER], c = block / pass.size[OTHER];
+  const bool there = w < pass.size[2];
+  const Number fill = source.fill(c), intercept = source.intercept(c);
+  const int x = there ? source.looked_up(voxels, w) : -1;
+  const int fixed = source.looked_up(AXIS == 0 ? rows : depths, other);
+  const int *table = AXIS == 0 ? depths : rows;
+  const Index step = AXIS == 0 ? layout.depth : layout.row;
+  const bool filled = (x | fixed) < 0;
+  const Stored *column =
+      opaque(source.channel(c) + (filled ? 0 : x * layout.voxel + fixed * (AXIS == 0 ? layout.row : layout.depth)));
+  for (int i = row; i < USED; i += 8 * BATCH) {
+    int places[BATCH];
+    Stored held[BATCH];
+#pragma unroll
+    for (int j = 0; j < BATCH; ++j) {
+      const int position = i + j * 8, padded = first * S + position;
+      places[j] = position < USED && padded < reach && !filled ? source.looked_up(table, padded) : -1;
+    }
+#pragma unroll
+    for (int j = 0; j < BATCH; ++j) {
+      held[j] = Stored();
+      if (places[j] >= 0) held[j] = column[places[j] * step];
+    }
+#pragma unroll
+    for (int j = 0; j < BATCH; ++j) {
+      const Number value = source.loaded(held + j, intercept);
+      if (i + j * 8 < USED) tile[i + j * 8][lane] = places[j] < 0 ? fill : value;
+    }
+  }
+  __syncthreads();
+  Sums<Number, M, K, S> sums;
+#pragma unroll
+  for (int i = 0; i < (M - 1) * S + K; ++i) sums.add(weights, i, tile[row * M * S + i][lane]);
+  if (!there) return;
+#pragma unroll
+  for (int m = 0; m < M; ++m) {
+    const int position = first + row * M + m;
+    if (position >= length) break;
+    const Index line = AXIS == 0 ? (Index(c) * length + position) * pass.size[1] + other
+                                 : (Index(c) * pass.size[0] + other) * length + position;
+    deliver(out + line * pass.size[2] + w, sums.sum(m), pass.accumulate, bias, c);
+  }
+}
+
+// Along W. A warp has a line of 32 vectors of outputs; a block goes through neighbouring lines, 8 at a time; the next
+// are loaded meanwhile. Outputs are stored by way of shared memory, so that warps store whole lines.
+template <typename Stored, typename Number, int K, int S>
+__global__ void __launch_bounds__(THREADS)
+    along_voxels(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
+                 const int *__restrict__ voxels, const Layout<Number> layout, const Pass pass,
+                 const Weights<Number, K> weights, const Number *__restrict__ bias, Number *out) {
+  enum {
+    X = Vector<Number>::width,
+    WIDE = 32 * X,
+    USED = (WIDE - 1) * S + K,
+    VECTORS = (USED + X - 1) / X,
+    LOADS = (USED + 31) / 32,
+    WINDOW = ((X - 1) * S + K + X - 1) / X
+  };
+  __shared__ Vector<Number> tile[8][VECTORS], staged[8][32];
+  const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
+  const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  const int across = (pass.size[2] + WIDE - 1) / WIDE, reach = (pass.size[2] - 1) * S + K;
+  const int w = int(blockIdx.x % across) * WIDE;
+  const Index lines = Index(pass.channels) * pass.size[0] * pass.size[1];
+  const Index begin = Index(blockIdx.x / across) * pass.lines;
+  const Index end = begin + pass.lines < lines ? begin + pass.lines : lines;
+  Index places[LOADS];
+#pragma unroll
+  for (int i = 0; i < LOADS; ++i) {
+    const int position = lane + i * 32, padded = w * S + position;
+    const int x = position < USED && padded < reach ? source.looked_up(voxels, padded) : -1;
+    places[i] = x < 0 ? -1 : x * layout.voxel;
+  }
+  Stored held[LOADS];
+  bool filled = true;
+  int c = 0;
+  // Begin to load a warp's line.
+  auto fetch = [&](Index line) {
+    filled = true;
+    const Stored *start = values;
+    if (line < end) {
+      const int h = int(line % pass.size[1]);
+      const Index plane = line / pass.size[1];
+      c = int(plane / pass.size[0]);
+      const int y = source.looked_up(rows, h), z = source.looked_up(depths, int(plane % pass.size[0]));
+      filled = (y | z) < 0;
+      start = source.channel(c) + (filled ? 0 : y * layout.row + z * layout.depth);
+    }
+    start = opaque(start);
+#pragma unroll
+    for (int i = 0; i < LOADS; ++i) {
+      held[i] = Stored();
+      if (places[i] >= 0 && !filled) held[i] = start[places[i]];
+    }
+  };
+  fetch(begin + warp);
+  for (Index line = begin + warp; line - warp < end; line += 8) {
+    const int channel = c;
+    Number *numbers = tile[warp]->at;
+#pragma unroll
+    for (int i = 0; i < LOADS; ++i) {
+      const Number value = source.loaded(held + i, source.intercept(channel));
+      if (lane + i * 32 < USED) numbers[lane + i * 32] = places[i] < 0 || filled ? source.fill(channel) : value;
+    }
+    __syncthreads();
+    fetch(line + 8);
+    Sums<Number, X, K, S> sums;
+#pragma unroll
+    for (int v = 0; v < WINDOW; ++v) {
+      const Vector<Number> part = tile[warp][lane * S + v];
+#pragma unroll
+      for (int e = 0; e < X; ++e) sums.add(weights, v * X + e, part.at[e]);
+    }
+    Vector<Number> result;
+#pragma unroll
+    for (int x = 0; x < X; ++x) result.at[x] = sums.sum(x);
+    staged[warp][lane] = result;
+    __syncthreads();
+    if (line < end) {
+      Number *target = opaque(out + line * pass.size[2] + w);
+      const Number *done = staged[warp]->at;
+#pragma unroll
+      for (int i = 0; i < X; ++i) {
+        const int x = lane + i * 32;
+        if (w + x < pass.size[2]) deliver(target + x, done[x], pass.accumulate, bias, channel);
+      }
+    }
+  }
+}
+
+// ---- columns: neighbourhoods as a matrix ---------------------------------------------------------------------------
+
+// out: (per_in * taps, count): for each tap of each channel from channel first on what it meets at outputs begin,
+// begin + 1, ..., which are counted along W, then H, then D.
+template <typename Stored, typename Number>
+__global__ void __launch_bounds__(THREADS)
+    columns(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
+            const int *__restrict__ voxels, const Layout<Number> layout, const Correlation problem, const int first,
+            const Index begin, const Index count, Number *__restrict__ out) {
+  const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
+  const Index column = Index(blockIdx.x) * THREADS + threadIdx.x;
+  if (column >= count) return;
+  Index rest = begin + column;
+  const int w = int(rest % problem.size[2]) * problem.stride[2];
+  rest /= problem.size[2];
+  const int h = int(rest % problem.size[1]) * problem.stride[1], d = int(rest / problem.size[1]) * problem.stride[0];
+  const int *kernel = problem.kernel;
+  for (int layer = blockIdx.y; layer < problem.per_in * kernel[0]; layer += gridDim.y) {
+    const int c = first + layer / kernel[0];
+    const int z = source.looked_up(depths, d + layer % kernel[0] * problem.dilation[0]);
+    const Number fill = source.fill(c), intercept = source.intercept(c);
+    const Stored *plane = source.channel(c) + z * layout.depth;
+    Number *target = out + Index(layer) * kernel[1] * kernel[2] * count + column;
+    for (int y = 0; y < kernel[1]; ++y) {
+      const int row = source.looked_up(rows, h + y * problem.dilation[1]);
+      for (int x = 0; x < kernel[2]; ++x, target += count) {
+        const int voxel = source.looked_up(voxels, w + x * problem.dilation[2]);
+        *target = (z | row | voxel) < 0 ? fill
+                                        : source.loaded(plane + row * layout.row + voxel * layout.voxel, intercept);
+      }
+    }
+  }
+}
+
+// ---- channels: several input or output channels, small kernels -----------------------------------------------------
+
+// Channels of a group; stages (planes of a channel) whose products are one chain.
+struct Channels {
+  int per_in, per_out, groups, depth, stride, dilation, size[3], chained, aligned;
+};
+
+// Output channels of a thread.
+enum { DEEP = 8 };
+
+// A thread has neighbouring outputs along W of DEEP output channels; a block 16 threads along W, 16 / G along H, and
+// G threads for other channels. Its stages are the planes of all input channels, in order: plane z of channel c meets
+// layer z of the kernels. weight: (groups, blocks of channels, per_in, depth, KH * KW, G * DEEP).
+// Sums are added up every so many stages, and within a stage whose plane is large.
+template <typename Stored, typename Number, int KH, int KW, int SH, int SW, int G, int SUMS>
+__global__ void __launch_bounds__(THREADS)
+    channels(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
+             const int *__restrict__ voxels, const Layout<Number> layout, const Channels problem,
+             const Number *__restrict__ weight, const Number *__restrict__ bias, Number *__restrict__ out) {
+  enum {
+    X = Vector<Number>::width,
+    WIDE = 16 * X,
+    HIGH = 16 / G,
+    TAPS = KH * KW * G * DEEP / X,  // vectors
+    TAP_LOADS = (TAPS + THREADS - 1) / THREADS,
+    ROWS = KH * KW <= CHAIN ? KH : CHAIN / KW  // in a chain
+  };
+  typedef Plane<Stored, Number, (HIGH - 1) * SH + KH, (WIDE - 1) * SW + KW> Part;
+  __shared__ Vector<Number> planes[2][Part::items / X], taps[2][TAPS];
+  const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
+  const int thread = threadIdx.x, tx = thread % 16, ty = thread / 16 % HIGH, g = thread / 16 / HIGH;
+  const int parts = (problem.per_out + G * DEEP - 1) / (G * DEEP), all = parts * problem.groups;
+  // Neighbouring blocks share what they read: first those of other output channels.
+  const int part_number = int(blockIdx.x % all);
+  Index tile = blockIdx.x / all;
+  const int group = part_number / parts, first = part_number % parts * (G * DEEP) + g * DEEP;
+  const int across = (problem.size[2] + WIDE - 1) / WIDE, down = (problem.size[1] + HIGH - 1) / HIGH;
+  const int w = int(tile % across) * WIDE;
+  tile /= across;
+  const int h = int(tile % down) * HIGH, d = int(tile / down);
+  const int stages = problem.per_in * problem.depth;
+  const Vector<Number> *stage_taps =
+      reinterpret_cast<const Vector<Number> *>(weight) + Index(part_number) * stages * TAPS;
+
+  Part part;
+  part.place(source, thread, h * SH, w * SW, (problem.size[1] - 1) * SH + KH, (problem.size[2] - 1) * SW + KW);
+  Vector<Number> held[TAP_LOADS];
+  int c = group * problem.per_in, z = 0;  // of the stage that is on its way
+  auto fetch = [&]() {
+    part.fetch(source, source.channel(c), source.looked_up(depths, d * problem.stride + z * problem.dilation));
+#pragma unroll
+    for (int i = 0; i < TAP_LOADS; ++i)
+      if (thread + i * THREADS < TAPS) held[i] = stage_taps[thread + i * THREADS];
+  };
+  fetch();
+  Number chain[DEEP][X] = {};
+  Total<Number, SUMS> totals[DEEP][X];
+  auto flush = [&]() {
+#pragma unroll
+    for (int r = 0; r < DEEP; ++r)
+#pragma unroll
+      for (int x = 0; x < X; ++x) totals[r][x].add(chain[r][x]), chain[r][x] = 0;
+  };
+  int chained = 0;
+  for (int stage = 0; stage < stages; ++stage) {
+    part.store(source, planes[stage & 1], thread, source.fill(c), source.intercept(c));
+#pragma unroll
+    for (int i = 0; i < TAP_LOADS; ++i)
+      if (thread + i * THREADS < TAPS) taps[stage & 1][thread + i * THREADS] = held[i];
+    __syncthreads();
+    if (stage + 1 < stages) {
+      if (++z == problem.depth) z = 0, ++c;
+      stage_taps += TAPS;
+      fetch();
+    }
+#pragma unroll
+    for (int y = 0; y < KH; ++y) {
+      Window<Number, (X - 1) * SW + KW> window;
+      window.load(planes[stage & 1] + (ty * SH + y) * (Part::pitch / X) + tx * SW);
+#pragma unroll
+      for (int k = 0; k < KW; ++k) {
+        Window<Number, DEEP> factors;
+        factors.load(taps[stage & 1] + ((y * KW + k) * G + g) * (DEEP / X));
+#pragma unroll
+        for (int r = 0; r < DEEP; ++r)
+#pragma unroll
+          for (int x = 0; x < X; ++x) chain[r][x] = multiply_add(factors[r], window[x * SW + k], chain[r][x]);
+      }
+      if (ROWS < KH && ((y + 1) % ROWS == 0 || y + 1 == KH)) flush();
+    }
+    if (ROWS == KH && ++chained == problem.chained) chained = 0, flush();
+  }
+  flush();
+  if (h + ty >= problem.size[1]) return;
+#pragma unroll
+  for (int r = 0; r < DEEP; ++r) {
+    if (first + r >= problem.per_out) break;
+    const int channel = group * problem.per_out + first + r;
+    const Number more = bias ? bias[channel] : Number(0);
+    Number *target = opaque(
+        out + ((Index(channel) * problem.size[0] + d) * problem.size[1] + h + ty) * problem.size[2] + w + tx * X);
+    Vector<Number> result;
+#pragma unroll
+    for (int x = 0; x < X; ++x) result.at[x] = totals[r][x].sum + more;
+    if (problem.aligned) {
+      if (w + tx * X < problem.size[2]) *reinterpret_cast<Vector<Number> *>(target) = result;
+    } else {
+#pragma unroll
+      for (int x = 0; x < X; ++x)
+        if (w + tx * X + x < problem.size[2]) target[x] = result.at[x];
+    }
   }
 }

@@ -5,6 +5,7 @@ Outputs are (C_out, d, h, w) in C order; their dtype, float32 or float64, is wha
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,6 +109,13 @@ class Source:
         tables = [_NONE if table is None else table for table in self.tables]
         return [self.values, *tables, _void(np.array([layout], _layout(dtype)))]
 
+    @property
+    def flat(self) -> bool:
+        """Whether places in a plane of ``values`` fit 32 bits: ``small`` and ``channels`` take no others."""
+        _, _, high, wide = self.values.shape
+        _, _, row, voxel = self.values.strides
+        return bool(((high - 1) * row + (wide - 1) * voxel) // self.values.dtype.itemsize * self._parts < 2**31)
+
 
 def _layout(dtype: np.dtype[Any]) -> np.dtype[Any]:
     strides = [(name, np.int64) for name in ("channel", "depth", "row", "voxel")]
@@ -129,6 +137,22 @@ def _void(values: NDArray[np.void]) -> np.void:
 def _number(dtype: np.dtype[Any]) -> str:
     """C++ type that is computed in."""
     return {"float32": "float", "float64": "double"}[dtype.name]
+
+
+def _vector(dtype: np.dtype[Any]) -> int:
+    """Neighbouring outputs of a thread."""
+    return 16 // dtype.itemsize
+
+
+def _aligned(out: Array) -> bool:
+    """Whether every line begins at a multiple of 16 bytes."""
+    known = getattr(out, "__cuda_array_interface__", None) or out.__array_interface__
+    return bool(out.shape[-1] * out.dtype.itemsize % 16 == 0 and known["data"][0] % 16 == 0)
+
+
+def _taps(weight: NDArray[Any], dtype: np.dtype[Any]) -> np.void:
+    """Weights by value: they are read as constants, like no memory is."""
+    return _void(np.array([(weight.reshape(-1),)], np.dtype([("at", dtype, weight.size)])))
 
 
 def gather(device: Device, stream: Stream, source: Source, out: Array, step: Triple = (0, 0, 0)) -> None:
@@ -199,3 +223,244 @@ def generic(
     grid = (-(-w // 32) * -(-lines // 8), 1, 1)
     args = [*source.arguments(out.dtype), problem, weight, _NONE if bias is None else bias, out]
     function(stream, grid, (32, 8, 1), args)
+
+
+def small(
+    device: Device,
+    stream: Stream,
+    source: Source,
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    out: Array,
+) -> None:
+    """Correlate each channel by itself with kernels of up to 7 along each axis; stride and dilation 1.
+
+    Parameters
+    ----------
+    device : Device
+    stream : Stream
+    source : Source
+        That is ``flat``.
+    weight : (C_out, 1, kD, kH, kW) array, on the host
+        ``C_out / C_in`` for each channel.
+    bias : (C_out,) array, on the host, optional
+    out : (C_out, d, h, w) device array
+    """
+    if out.size == 0:
+        return
+    outputs, _, kd, kh, kw = weight.shape
+    d, h, w = out.shape[1:]
+    tiles = -(-w // (16 * _vector(out.dtype))), -(-h // 16)
+    # Enough blocks for all multiprocessors, some times over; each sees kd - 1 planes that its neighbour sees, too.
+    wanted = -(-16 * device.multiprocessors // (tiles[0] * tiles[1]))
+    depth = -(-d // max(1, min(wanted, d // max(8, 4 * (kd - 1)))))
+    function = device.function(f"small<{source.stored}, {_number(out.dtype)}, {kd}, {kh}, {kw}>")
+    shared, aligned = source.arguments(out.dtype), _aligned(out)
+    for o in range(outputs):
+        march = _struct(channel=o // (outputs // source.channels), size=(d, h, w), depth=depth, aligned=aligned)
+        more = out.dtype.type(0 if bias is None else bias[o])
+        args = [*shared, march, _taps(weight[o], out.dtype), more, out[o]]
+        function(stream, (*tiles, -(-d // depth)), (256, 1, 1), args)
+
+
+def along(
+    device: Device,
+    stream: Stream,
+    source: Source,
+    axis: int,
+    taps: NDArray[Any],
+    out: Array,
+    *,
+    stride: int = 1,
+    bias: Array | None = None,
+    accumulate: bool = False,
+) -> None:
+    """Correlate all channels along one axis: a pass of a separable kernel.
+
+    Parameters
+    ----------
+    device : Device
+    stream : Stream
+    source : Source
+        Of the output's size along the other axes.
+    axis : int
+        0, 1, 2 for D, H, W.
+    taps : 1-D array, on the host
+        At most 127.
+    out : (C, d, h, w) device array
+    stride : int
+        1 or 2.
+    bias : (C,) device array, optional
+        Added last.
+    accumulate : bool
+        Add to what ``out`` holds.
+    """
+    if out.size == 0:
+        return
+    channels, d, h, w = out.shape
+    number, number_of_taps = _number(out.dtype), len(taps)
+    if axis == 2:
+        across, every = -(-w // (32 * _vector(out.dtype))), channels * d * h
+        lines = min(max(8, -(-every * across // (16 * device.multiprocessors) // 8) * 8), 1024)
+        blocks = across * -(-every // lines)
+        expression = f"along_voxels<{source.stored}, {number}, {number_of_taps}, {stride}>"
+    else:
+        lines, length = 0, (d, h)[axis]
+        blocks = -(-w // 32) * -(-length // (64 * 4 // out.dtype.itemsize)) * (h, d)[axis] * channels
+        expression = f"along_lines<{source.stored}, {number}, {axis}, {number_of_taps}, {stride}>"
+    a_pass = _struct(channels=channels, size=(d, h, w), lines=lines, accumulate=accumulate)
+    args = [*source.arguments(out.dtype), a_pass, _taps(taps, out.dtype), _NONE if bias is None else bias, out]
+    device.function(expression)(stream, (blocks, 1, 1), (256, 1, 1), args)
+
+
+def columns(
+    device: Device,
+    stream: Stream,
+    source: Source,
+    kernel: Triple,
+    out: Array,
+    *,
+    size: Triple,
+    first: int = 0,
+    begin: int = 0,
+    stride: Triple = (1, 1, 1),
+    dilation: Triple = (1, 1, 1),
+) -> None:
+    """Write what each tap meets at some outputs as a matrix (im2col): weights times it are those outputs.
+
+    Parameters
+    ----------
+    device : Device
+    stream : Stream
+    source : Source
+    kernel : tuple of 3 ints
+        (kD, kH, kW).
+    out : (C * kD * kH * kW, n) device array
+        For channels ``first``, ``first + 1``, ... of the source, taps in order: a weight's own.
+    size : tuple of 3 ints
+        (d, h, w) of all outputs.
+    first : int
+    begin : int
+        The first of ``n`` neighbouring outputs, in C order.
+    stride, dilation : tuple of 3 ints
+    """
+    if out.size == 0:
+        return
+    channels, count = out.shape[0] // math.prod(kernel), out.shape[1]
+    problem = _struct(per_in=channels, per_out=0, groups=1, kernel=kernel, stride=stride, dilation=dilation, size=size)
+    function = device.function(f"columns<{source.stored}, {_number(out.dtype)}>")
+    grid = (-(-count // 256), min(channels * kernel[0], 65535), 1)
+    args = [*source.arguments(out.dtype), problem, np.int32(first), np.int64(begin), np.int64(count), out]
+    function(stream, grid, (256, 1, 1), args)
+
+
+#: Output channels of a thread of ``channels``, and the fewest taps after which its sums may be parted.
+_DEEP, _CHAIN, _ROUNDINGS = 8, 28, 30
+
+
+def threads_deep(per_out: int) -> int:
+    """How many threads of a block of ``channels`` are there for other outputs: the fewest idle, then the most.
+
+    >>> [threads_deep(n) for n in (1, 8, 9, 24, 64)]
+    [1, 1, 2, 1, 4]
+    """
+    return min((1, 2, 4), key=lambda g: (-(-per_out // (_DEEP * g)) * g, -g))
+
+
+def pack_channels(weight: NDArray[Any], groups: int) -> NDArray[Any]:
+    """Weights in the order in which ``channels`` reads them.
+
+    Parameters
+    ----------
+    weight : (C_out, C_in/groups, kD, kH, kW) array
+    groups : int
+
+    Returns
+    -------
+    packed : (groups, parts, C_in/groups, kD, kH * kW, n) array
+        Output channels n at a time, zeros behind the last.
+    """
+    outputs, per_in, kd, kh, kw = weight.shape
+    per_out = outputs // groups
+    deep = _DEEP * threads_deep(per_out)
+    parts = -(-per_out // deep)
+    packed = np.zeros((groups, parts * deep, per_in, kd, kh * kw), weight.dtype)
+    packed[:, :per_out] = weight.reshape(groups, per_out, per_in, kd, kh * kw)
+    return np.ascontiguousarray(np.moveaxis(packed.reshape(groups, parts, deep, per_in, kd, kh * kw), 2, -1))
+
+
+def _sums(stages: int, kh: int, kw: int) -> tuple[int, int]:
+    """Stages in a chain of ``channels``, and how chains are added up: 1 as they are, 2 with compensation."""
+    taps = kh * kw
+    if taps > _CHAIN:
+        rows = _CHAIN // kw
+        return 1, 1 if rows * kw + stages * -(-kh // rows) - 1 <= _ROUNDINGS else 2
+    most = _CHAIN // taps
+    for chained in range(most, 0, -1):
+        if chained * taps + -(-stages // chained) - 1 <= _ROUNDINGS:
+            return chained, 1
+    return most, 2
+
+
+def channels(
+    device: Device,
+    stream: Stream,
+    source: Source,
+    packed: Array,
+    bias: Array | None,
+    out: Array,
+    *,
+    kernel: Triple,
+    stride: Triple = (1, 1, 1),
+    dilation: int = 1,
+    groups: int = 1,
+    compensated: bool | None = None,
+) -> None:
+    """Correlate several channels with kernels of up to 7 along H and W.
+
+    Parameters
+    ----------
+    device : Device
+    stream : Stream
+    source : Source
+        That is ``flat``.
+    packed : device array
+        Of :func:`pack_channels`.
+    bias : (C_out,) device array, optional
+    out : (C_out, d, h, w) device array
+    kernel : tuple of 3 ints
+        (kD, kH, kW).
+    stride : tuple of 3 ints
+        1 or 2 along H and W.
+    dilation : int
+        Along D; it is 1 along H and W.
+    groups : int
+    compensated : bool, optional
+        How partial sums are added up. Unless it is said: with compensation where there are so many that errors might
+        exceed their bound without it.
+    """
+    if out.size == 0:
+        return
+    outputs, d, h, w = out.shape
+    (kd, kh, kw), (sd, sh, sw) = kernel, stride
+    per_in, per_out = source.channels // groups, outputs // groups
+    deep = threads_deep(per_out)
+    chained, kind = _sums(per_in * kd, kh, kw)
+    if compensated is not None:
+        kind = 2 if compensated else 1
+    problem = _struct(
+        per_in=per_in,
+        per_out=per_out,
+        groups=groups,
+        depth=kd,
+        stride=sd,
+        dilation=dilation,
+        size=(d, h, w),
+        chained=chained,
+        aligned=_aligned(out),
+    )
+    tiles = -(-w // (16 * _vector(out.dtype))) * -(-h // (16 // deep)) * d
+    number = _number(out.dtype)
+    function = device.function(f"channels<{source.stored}, {number}, {kh}, {kw}, {sh}, {sw}, {deep}, {kind}>")
+    args = [*source.arguments(out.dtype), problem, packed, _NONE if bias is None else bias, out]
+    function(stream, (tiles * groups * -(-per_out // (_DEEP * deep)), 1, 1), (256, 1, 1), args)
