@@ -252,6 +252,7 @@ LIBRARIES = HEAVY - {"numpy", "scipy"}  # what takes SciPy is numba, where it is
         (["info", "v.tif"], {"tifffile"}),
         (["info", "v.h5"], {"h5py"}),
         (["info", "--formats"], set()),
+        (["doctor"], set()),
         (["shape", "v.nii", "-k", "box:size=3"], {"nibabel"}),
         (["shape", "v.tif", "-k", "box:size=3", "--json"], {"tifffile"}),
         (["shape", "--input-shape", "9,9,9", "--kernel-size", "3"], set()),

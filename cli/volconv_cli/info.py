@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volconv_cli.options import debug_option, reading_options
+from volconv_cli.options import check_field, debug_option, reading_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,29 +75,17 @@ def command(file: str | None, table: bool, as_json: bool, field: str | None, **r
         return
     from volconv.describe import FIELDS, describe
 
-    if field is not None and field not in FIELDS:
-        import difflib
-
-        close = difflib.get_close_matches(field, FIELDS, n=1)
-        meant = f"; did you mean {close[0]}?" if close else ""
-        raise click.BadParameter(f"must be one of {', '.join(FIELDS)} (got {field!r}){meant}", param_hint="--field")
+    check_field(field, FIELDS)
     found = describe(file, **reading)
     if field is not None:
+        from volconv_cli.text import bare
+
         value = found.as_dict()[field]
-        click.echo(json.dumps(value) if as_json else _bare(value))
+        click.echo(json.dumps(value) if as_json else bare(value))
     elif as_json:
         click.echo(json.dumps(found.as_dict()))
     else:
         _show(found)
-
-
-def _bare(value: Any) -> str:
-    """A value as options and shells take it."""
-    if value is None or isinstance(value, str | int | float):
-        return "" if value is None else str(value)
-    if all(isinstance(item, int | float) for item in value):
-        return ",".join(map(str, value))
-    return json.dumps(value)
 
 
 def _show(found: Description) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -111,6 +111,17 @@ def memory_size(value: Any) -> Any:
 def as_given(value: Any) -> Any:
     """Text, or the array that a config file holds."""
     return value
+
+
+def check_field(field: str | None, fields: Sequence[str]) -> None:
+    """Refuse a ``--field`` that is none of these."""
+    if field is None or field in fields:
+        return
+    import difflib
+
+    close = difflib.get_close_matches(field, fields, n=1)
+    meant = f"; did you mean {close[0]}?" if close else ""
+    raise click.BadParameter(f"must be one of {', '.join(fields)} (got {field!r}){meant}", param_hint="--field")
 
 
 triple = integers(1, 3)

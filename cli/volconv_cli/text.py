@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from volconv.errors import printable
 
@@ -94,3 +95,12 @@ def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[st
                 lines.append(f"{name:{start}}{part}")
                 name = ""  # only the first line is named
     return lines
+
+
+def bare(value: Any) -> str:
+    """A value as options and shells take it."""
+    if value is None or isinstance(value, str | int | float):
+        return "" if value is None else str(value)
+    if not isinstance(value, dict) and all(isinstance(item, int | float) for item in value):
+        return ",".join(map(str, value))
+    return json.dumps(value)

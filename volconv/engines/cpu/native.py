@@ -113,6 +113,15 @@ def _folders() -> Iterator[Path]:
         yield (Path(home) if home else Path.home() / ".cache") / "volconv"
 
 
+def code_folder() -> Path | None:
+    """The folder where code is kept, or would be; None where none can be written to."""
+    for folder in _folders():
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+            return folder
+    return None
+
+
 def _read(path: Path) -> tuple[str, bytes] | None:
     try:
         content = path.read_bytes()
