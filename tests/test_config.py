@@ -44,6 +44,8 @@ def test_every_key(tmp_path):
         dtype = "same"
         compute-dtype = "float64"
         algorithm = "direct"
+        backend = "numpy"
+        gpu-memory = "2G"
         threads = 4
         memory = "512M"
         output = "out/{stem}/"
@@ -86,6 +88,8 @@ def test_every_key(tmp_path):
         "dtype": "same",
         "compute-dtype": "float64",
         "algorithm": "direct",
+        "backend": "numpy",
+        "gpu-memory": "2G",
         "threads": "4",
         "memory": "512M",
         "output": f"{tmp_path}/out/{{stem}}/",

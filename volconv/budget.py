@@ -18,7 +18,7 @@ from volconv.tiling import item_shape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from volconv.engines import Problem
+    from volconv.engines import Needs, Problem
     from volconv.io.volume import VolumeInfo
     from volconv.params import Triple
     from volconv.plan import Plan
@@ -139,7 +139,10 @@ def cut(problem: Problem, plan: Plan, ends: Ends, memory: int | None) -> Cut:
     OutOfMemoryError
         Nothing fits; the message says what would.
     """
-    budget, threads = _Budget(problem, plan, ends), plan.threads
+    engine = get_engine(plan.algorithm)
+    weights = 2 * weight_bytes(problem) + prepared_bytes(plan.algorithm, problem)
+    budget = HostBudget(problem, plan, ends, engine.needs(problem), engine.cost(problem), weights)
+    threads = plan.threads
     bound = default_memory() if memory is None else memory
     found = budget.within(bound, threads)
     if found is not None:
@@ -155,15 +158,29 @@ def cut(problem: Problem, plan: Plan, ends: Ends, memory: int | None) -> Cut:
     )
 
 
-class _Budget:
-    """One convolution between two files, and what can be held of it."""
+class HostBudget:
+    """One convolution between two files, and what can be held of it.
 
-    def __init__(self, problem: Problem, plan: Plan, ends: Ends) -> None:
+    Parameters
+    ----------
+    problem : Problem
+    plan : Plan
+    ends : Ends
+    needs : Needs
+        Of the algorithm.
+    seconds : float
+        Predicted.
+    weights : int
+        Bytes, as they are given and as they are prepared.
+    """
+
+    libraries = LIBRARIES
+
+    def __init__(self, problem: Problem, plan: Plan, ends: Ends, needs: Needs, seconds: float, weights: int) -> None:
         self._problem, self._plan, self._ends = problem, plan, ends
         self._params, self._algorithm = plan.params, plan.algorithm
-        engine = get_engine(plan.algorithm)
-        self._needs, self._seconds = engine.needs(problem), engine.cost(problem)
-        self._weights = 2 * weight_bytes(problem) + prepared_bytes(plan.algorithm, problem)
+        self._needs, self._seconds, self._weights = needs, seconds, weights
+        self.block_bytes = BLOCK_BYTES
         self._held = sum(end.access.held_bytes for end in (*ends.read, ends.target))
         self._shape, (_, _, *size) = problem.output_shape, problem.output_shape
         self._size: Triple = (size[0], size[1], size[2])
@@ -223,7 +240,7 @@ class _Budget:
         )
 
     def _fixed(self, threads: int) -> int:
-        return LIBRARIES + self._weights + self._held + SLACK + threads * SLACK_OF_A_THREAD
+        return self.libraries + self._weights + self._held + SLACK + threads * SLACK_OF_A_THREAD
 
     def _of_threads(self, threads: int, groups: int, box: Triple) -> int:
         """Padded blocks, results that are cast from, masks, and what the algorithm holds."""
@@ -276,7 +293,7 @@ class _Budget:
     def _boxes(self, room: int) -> Iterator[tuple[int, Triple, int, bool]]:
         """Volumes, box and copies of blocks for which there is room, and whether pieces are kept; the best first."""
         _, height, width = self._size
-        most = min(room, 2 * BLOCK_BYTES)
+        most = min(room, 2 * self.block_bytes)
         if self._of_block(1, self._size, 2) <= most:
             copy = max(1, self._of_block(1, self._size, 2))
             yield max(1, min(self._shape[0], most // copy)), self._size, 2, True
@@ -331,7 +348,7 @@ class _Budget:
         thick = HALOS * (self._params.effective_kernel[0] - self._params.stride[0]) // self._params.stride[0]
         least = self._of_block(1, (max(1, min(thick, depth)), height, width), copies, keep=keep)
         # The halo of a slab is kept, that of a box is not: the larger it is the better.
-        share = BLOCK_BYTES if keep and (height, width) == self._size[1:] else 4 * BLOCK_BYTES
+        share = self.block_bytes if keep and (height, width) == self._size[1:] else 4 * self.block_bytes
         most = min(room, max(copies * share, least))
         low, high = 1, -(-depth // cell)  # in cells; the lowest fits
         while low < high:
@@ -375,7 +392,7 @@ class _Budget:
         caches = self._caches(volumes, box, keep=keep)
         memory = Memory(
             bound=bound,
-            libraries=LIBRARIES,
+            libraries=self.libraries,
             weights=self._weights,
             threads=self._of_threads(threads, groups, item) + SLACK + threads * SLACK_OF_A_THREAD,
             files=self._held + sum(caches),

@@ -231,6 +231,8 @@ KEYS: dict[str, _Key] = {
     "dtype": _Key("a string", _text),
     "compute-dtype": _Key("a string", _text),
     "algorithm": _Key("a string", _text),
+    "backend": _Key("a string", _text),
+    "gpu-memory": _Key('an integer or a string, as in "2G"', _text_or_integer, _as_integers),
     "threads": _Key("an integer", _integer, int),
     "memory": _Key('an integer or a string, as in "512M"', _text_or_integer, _as_integers),
     "output": _Key("a string", _text, place="path"),

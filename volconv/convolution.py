@@ -23,9 +23,11 @@ from volconv.window import Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
+    from volconv.device_convolution import DeviceSeconds
     from volconv.engines.cpu.workers import Workers
     from volconv.io.volume import Scaling, Sink, Source
     from volconv.padding import Piece, Run
@@ -69,6 +71,8 @@ class Reads:
     def __init__(self, plan: Plan, read_ends: tuple[Source, ...], sink: Sink) -> None:
         self.plan, self.read_ends, self.sink = plan, read_ends, sink
         self.axes = padded_axes(plan.input_shape[2:], plan.params)
+        #: What a GPU spent on each part.
+        self.seconds: DeviceSeconds | None = None
 
     def reading(self, blocks: list[Region], copies: int) -> Callable[[int], Stored]:
         """How the input of each block is read, by its number, in order; a view where the source is memory."""
@@ -154,6 +158,10 @@ class Convolution(Reads):
             and plan.epilogue == NO_EPILOGUE
             and plan.masking is None
         )
+
+    def session(self) -> AbstractContextManager[None]:
+        """What must be held while blocks are computed."""
+        return self.engine.session()
 
     @property
     def grid(self) -> Triple:

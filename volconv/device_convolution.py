@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volconv.convolution import Reads
+from volconv.device_budget import IN_FLIGHT
 from volconv.dtypes import convert
 from volconv.engines.gpu.kernels import Source as DeviceSource
 from volconv.engines.gpu.plan import get_engine
@@ -17,6 +20,7 @@ from volconv.padding import FILL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from numpy.typing import NDArray
 
@@ -29,17 +33,27 @@ if TYPE_CHECKING:
     from volconv.plan import Plan
     from volconv.region import Region
 
-#: Blocks that are under way at a time: one on its way there, one computed, one on its way back.
-IN_FLIGHT = 3
-
 #: A copy between pageable and pinned memory is shared out among threads in parts of so many bytes.
 PART_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceSeconds:
+    """What a GPU spent on copies to it, on kernels, and on copies from it; some at the same time."""
+
+    upload: float = 0.0
+    compute: float = 0.0
+    download: float = 0.0
+
+    def __add__(self, other: DeviceSeconds) -> DeviceSeconds:
+        return DeviceSeconds(self.upload + other.upload, self.compute + other.compute, self.download + other.download)
 
 
 class DeviceConvolution(Reads):
     """A plan bound to its ends, weights and a GPU; what :class:`volconv.convolution.Convolution` is on the CPU."""
 
     ahead = IN_FLIGHT - 1
+    seconds: DeviceSeconds
 
     def __init__(
         self,
@@ -61,6 +75,11 @@ class DeviceConvolution(Reads):
         self._prepared = self._engine.prepare(device, self._compute, plan.problem, weight, bias)
         self._flights: list[_Flight] = []
         self._next = 0
+        self.seconds = DeviceSeconds()
+
+    def session(self) -> AbstractContextManager[None]:
+        """Nothing to hold."""
+        return nullcontext()
 
     @property
     def grid(self) -> Triple:
@@ -68,8 +87,10 @@ class DeviceConvolution(Reads):
         return self._engine.needs(self.plan.problem).grid
 
     def drop_memory(self) -> None:
-        """Let go of all that is held for blocks, when nothing is under way."""
-        self._flights = []
+        """Let go of all that is held for blocks, once nothing is under way any more."""
+        for stream in (self._up, self._compute, self._down):
+            stream.synchronize()
+        self._flights, self._next = [], 0
         self._device.free()
 
     def submit(
@@ -92,8 +113,11 @@ class DeviceConvolution(Reads):
         losses = flight.device("losses", (3,), np.dtype(np.int64))
         lost = flight.host("losses", (3,), np.dtype(np.int64))
         _copy(workers, stored.values, inside)
+        marks = [self._up.record()]
         self._device.upload(self._up, inside, voxels)
-        self._compute.wait(self._up.record())
+        marks.append(self._up.record())
+        self._compute.wait(marks[-1])
+        marks.append(self._compute.record())
         tables = [
             _table(self._span(stored, axis, start, start + size))
             for axis, (start, size) in enumerate(
@@ -105,13 +129,17 @@ class DeviceConvolution(Reads):
             )
         ]
         self._compute.enqueue(lambda: self._computed(voxels, tables, block, stores, losses))
-        self._down.wait(self._compute.record())
+        marks.append(self._compute.record())
+        self._down.wait(marks[-1])
+        marks.append(self._down.record())
         self._device.download(self._down, stores, outside)
         self._device.download(self._down, losses, lost)
-        done = self._down.record()
+        marks.append(self._down.record())
 
         def collect() -> Counts:
-            done.synchronize()
+            marks[-1].synchronize()
+            up, compute, down = (self._device.elapsed(*marks[i : i + 2]) for i in (0, 2, 4))
+            self.seconds = self.seconds + DeviceSeconds(up, compute, down)
             _copy(workers, outside, result)
             if advance is not None:
                 advance(result.size)

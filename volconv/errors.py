@@ -10,6 +10,7 @@
     ├── ReadError                       an input that is missing, damaged or of no supported kind
     ├── WriteError                      an output that cannot be written
     │   └── OutputExistsError           an output that is already there
+    ├── BackendError                    a GPU that was asked for and cannot be used
     └── OutOfMemoryError (MemoryError)  a run that does not fit in memory
 
 A message is one line: name, rule, value received, as in
@@ -79,6 +80,10 @@ class WriteError(VolconvError):
 
 class OutputExistsError(WriteError):
     """An output is already there, and overwriting was not asked for."""
+
+
+class BackendError(VolconvError):
+    """A GPU that was asked for cannot be used."""
 
 
 class OutOfMemoryError(VolconvError, MemoryError):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv import dtypes
+from volconv.backends import open_device, place
 from volconv.budget import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, OutputExistsError, ShapeError
@@ -24,10 +25,10 @@ from volconv.masking import KEEP
 from volconv.memory import parse_memory
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
-from volconv.plan import computed_shape, make_plan, reduced_shape
+from volconv.plan import computed_shape, reduced_shape
 from volconv.provenance import existing, note
-from volconv.report import ApplyReport, Seconds, peak_memory
-from volconv.shapes import batched_shape
+from volconv.report import ApplyReport, DeviceReport, Seconds, peak_memory
+from volconv.shapes import batched_shape, full_output_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,8 @@ def conv3d(
     padding_mode: str = "zeros",
     padding_value: complex = 0,
     algorithm: str = "auto",
+    backend: str = "auto",
+    gpu_memory: str | int | None = None,
     threads: int | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
@@ -73,6 +76,11 @@ def conv3d(
         What "zeros" pads with; -1000 is air in a CT.
     algorithm : {"auto", "direct", "channels", "separable", "winograd", "fft", "gemm"}
         "auto" picks by predicted cost, from shapes, dtype and what the weights are a product of.
+    backend : {"auto", "numpy", "cupy"}
+        Where it is computed: on the CPU by "numpy", on a GPU by "cupy"; "auto" takes a GPU if there is one, and the job
+        is large enough. There the bits are others, within the same bound.
+    gpu_memory : str or int, optional
+        Bytes, or text such as "2G", that may be taken of the GPU's memory; by default most of what is free.
     threads : int, optional
         One for each core by default. The result's bits do not depend on it.
     out : array, optional
@@ -120,15 +128,14 @@ def conv3d(
     dtype = dtypes.result_dtype(volume.dtype, weights.dtype)
     compute_dtype = dtypes.compute_dtype(dtype)
     dtypes.check_scalar("padding_value", params.padding_value, compute_dtype)
-    factors = find_factors(params, weights, compute_dtype)
-    plan = make_plan(params, shape, compute_dtype, algorithm=algorithm, factors=factors, threads=threads)
     biases = check_bias(bias, params)
     if biases is not None and not np.can_cast(biases.dtype, compute_dtype, "same_kind"):
         raise DtypeError(f"bias must be of a dtype that {compute_dtype} results can take (got {biases.dtype})")
     if compute_dtype.kind == "i":
         dtypes.check_integer_sums(volume, weights, biases, int(params.padding_value.real))
 
-    result_shape = plan.output_shape if volume.ndim == 5 else plan.output_shape[1:]
+    result = full_output_shape(shape, params)
+    result_shape = result if volume.ndim == 5 else result[1:]
     if out is None:
         out = np.empty(result_shape, dtype)
     elif not isinstance(out, np.ndarray) or out.shape != result_shape or out.dtype != dtype:
@@ -138,7 +145,19 @@ def conv3d(
         raise ShapeError("out must be writable (got a read-only array)")
     overlaps = any(np.may_share_memory(out, a) for a in (volume, weights, biases) if a is not None)
     target = np.empty(result_shape, dtype) if overlaps else out
-    run(plan, ArraySource(volume.reshape(shape)), ArraySink(target.reshape(plan.output_shape)), weights, biases)
+    source, sink = ArraySource(volume.reshape(shape)), ArraySink(target.reshape(result))
+    placed = place(
+        "numpy" if compute_dtype.kind == "i" and backend == "auto" else backend,
+        gpu_memory,
+        params=params,
+        input_shape=shape,
+        compute_dtype=compute_dtype,
+        algorithm=algorithm,
+        factors=find_factors(params, weights, compute_dtype),
+        threads=threads,
+        ends=Ends(source.info, sink.info),
+    )
+    run(placed.plan, source, sink, weights, biases, device=open_device(placed.plan), fallback=placed.fallback)
     if overlaps:
         out[...] = target
     return out
@@ -167,6 +186,8 @@ def apply(
     outside: str | complex = KEEP,
     nan: str = "spread",
     algorithm: str = "auto",
+    backend: str = "auto",
+    gpu_memory: str | int | None = None,
     threads: int | None = None,
     memory: str | int | None = None,
     options: Mapping[str, str] | None = None,
@@ -197,7 +218,7 @@ def apply(
         fits the volume.
     stride, padding, dilation : optional
         As in :func:`conv3d`. By default what an ONNX node says, and otherwise 1, 0 and 1.
-    padding_mode, padding_value, algorithm, threads
+    padding_mode, padding_value, algorithm, backend, gpu_memory, threads
         As in :func:`conv3d`.
     groups : int, optional
         By default what an ONNX node says, 1, or the number of channels for a kernel that is applied to each by itself.
@@ -312,10 +333,12 @@ def apply(
         if kept is None and not dry_run:
             volume.prefetch()
         info = kept or describe_volume(destination, **target)
-        plan = make_plan(
-            job.params,
-            volume.info.shape,
-            job.compute_dtype,
+        placed = place(
+            backend,
+            gpu_memory,
+            params=job.params,
+            input_shape=volume.info.shape,
+            compute_dtype=job.compute_dtype,
             algorithm=algorithm,
             factors=find_factors(job.params, job.weight, job.compute_dtype),
             box=job.box,
@@ -325,8 +348,17 @@ def apply(
             ends=Ends(volume.info, info, None if labels is None else labels.info),
             memory=None if memory is None else parse_memory(memory),
         )
+        plan = placed.plan
         report = ApplyReport(
-            volume.names, str(destination), volume.info, info, job, plan, skipped=kept is not None, replaced=replaced
+            volume.names,
+            str(destination),
+            volume.info,
+            info,
+            job,
+            plan,
+            skipped=kept is not None,
+            replaced=replaced,
+            placing=placed.note,
         )
         if kept is not None:
             return report
@@ -341,7 +373,8 @@ def apply(
             if end is not None:
                 end.expect(Reading(reading.in_turn, reading.cache, spools))
         sink = files.enter_context(create_volume(destination, cache_bytes=traffic.target_cache, **target))
-        outcome = run(plan, volume, sink, job.weight, job.bias, labels, progress)
+        device = open_device(plan)
+        outcome = run(plan, volume, sink, job.weight, job.bias, labels, progress, device, placed.fallback)
         ending = perf_counter()
         sink.commit()
     now = perf_counter()
@@ -351,7 +384,14 @@ def apply(
         compute=outcome.compute_seconds,
         write=outcome.write_seconds + now - ending,
     )
-    return replace(report, seconds=seconds, counts=outcome.counts, peak_memory=peak_memory(), halvings=outcome.halvings)
+    return replace(
+        report,
+        seconds=seconds,
+        counts=outcome.counts,
+        peak_memory=peak_memory(),
+        halvings=outcome.halvings,
+        device=None if device is None else DeviceReport(device.name, outcome.device_seconds, outcome.fell_back),
+    )
 
 
 @contextlib.contextmanager

@@ -32,16 +32,27 @@ def parse_memory(value: str | int, name: str = "memory") -> int:
     >>> parse_memory("1.5G"), parse_memory("512 MiB")
     (1610612736, 536870912)
     """
-    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(?:([kmgt])(?:i?b)?|b)?\s*", str(value), re.I | re.A)
-    if found is None or isinstance(value, bool | float):
-        raise ParameterError(f"{name} must be a size such as 512M or 1.5G, or a number of bytes (got {value!r})")
-    shift = _UNITS[(found[2] or "").lower()]
-    size = int(float(found[1]) * (1 << shift)) if "." in found[1] else int(found[1]) << shift
+    size = parse_size(value, name)
     if size < LIBRARIES:
         raise ParameterError(
             f"{name} must be at least {in_words(LIBRARIES)}, which the interpreter and the libraries take (got {value})"
         )
     return size
+
+
+def parse_size(value: str | int, name: str) -> int:
+    """Bytes, from a number of them or from text with a unit; units are powers of 1024.
+
+    Raises
+    ------
+    ParameterError
+        It says no number of bytes.
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,15})?)\s*(?:([kmgt])(?:i?b)?|b)?\s*", str(value), re.I | re.A)
+    if found is None or isinstance(value, bool | float):
+        raise ParameterError(f"{name} must be a size such as 512M or 1.5G, or a number of bytes (got {value!r})")
+    shift = _UNITS[(found[2] or "").lower()]
+    return int(float(found[1]) * (1 << shift)) if "." in found[1] else int(found[1]) << shift
 
 
 def in_words(size: int) -> str:

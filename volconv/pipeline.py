@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from volconv.device_convolution import DeviceConvolution, DeviceSeconds
+    from volconv.engines.gpu.device import Device
     from volconv.io.volume import Sink, Source
     from volconv.params import Triple
     from volconv.plan import Plan
@@ -32,13 +34,18 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a run found: counts over all voxels, seconds spent waiting for each part, how often blocks were halved."""
+    """What a run found: counts over all voxels, seconds spent waiting for each part, how often blocks were halved.
+
+    ``device_seconds`` is what a GPU spent on each part, ``fell_back`` whether the CPU did what was left.
+    """
 
     counts: Counts = NONE_LOST
     read_seconds: float = 0.0
     compute_seconds: float = 0.0
     write_seconds: float = 0.0
     halvings: int = 0
+    device_seconds: DeviceSeconds | None = None
+    fell_back: bool = False
 
 
 def run(
@@ -49,6 +56,8 @@ def run(
     bias: NDArray[Any] | None,
     mask: Source | None = None,
     progress: Callable[[int, int], None] | None = None,
+    device: Device | None = None,
+    fallback: Plan | None = None,
 ) -> Outcome:
     """Carry out a plan. The next block is read, and the last one written, while one is computed.
 
@@ -67,20 +76,37 @@ def run(
         Labels, of the source's size and of its volumes or one; there is one where the plan says so.
     progress : callable, optional
         Called with (output voxels done, output voxels in all) after each work item, from any thread, one at a time.
+    device : Device, optional
+        The GPU that the plan is for.
+    fallback : Plan, optional
+        By which the CPU does what is left when the GPU's memory does not do for the smallest blocks.
     """
     outcome = Outcome()
     total = math.prod(plan.output_shape)
-    convolution = Convolution(plan, weight, bias, source, sink, mask)
+    convolution: Convolution | DeviceConvolution
+    if device is None:
+        convolution = Convolution(plan, weight, bias, source, sink, mask)
+    else:
+        from volconv.device_convolution import DeviceConvolution
+
+        convolution = DeviceConvolution(plan, weight, bias, source, sink, device)
     blocks, threads = list(plan.blocks), plan.threads
-    with convolution.engine.session():
+    with convolution.session():
         while blocks:
             done = total - sum(math.prod(block.shape) for block in blocks)
             passed = _Pass(plan, convolution, blocks, _progress(progress, done, total), outcome)
             try:
                 passed.run(threads)
             except (MemoryError, RuntimeError) as error:
-                blocks, threads = _smaller(passed.left(), convolution.grid, threads, error)
-                outcome.halvings += 1
+                convolution.drop_memory()
+                try:
+                    blocks, threads = _smaller(passed.left(), convolution.grid, threads, error)
+                    outcome.halvings += 1
+                except MemoryError:
+                    if fallback is None or outcome.fell_back:
+                        raise
+                    blocks, threads, outcome.fell_back = passed.left(), fallback.threads, True
+                    convolution = Convolution(fallback, weight, bias, source, sink, mask)
             else:
                 blocks = []
             del passed
@@ -88,6 +114,7 @@ def run(
                 convolution.drop_memory()
     for end in convolution.read_ends:
         end.finish()
+    outcome.device_seconds = convolution.seconds
     return outcome
 
 
@@ -139,7 +166,7 @@ class _Pass:
     def __init__(
         self,
         plan: Plan,
-        convolution: Convolution,
+        convolution: Convolution | DeviceConvolution,
         blocks: list[Region],
         advance: Callable[[int], None] | None,
         outcome: Outcome,

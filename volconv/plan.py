@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -20,12 +20,17 @@ from volconv.traffic import Traffic, traffic
 
 if TYPE_CHECKING:
     from volconv.budget import Ends
+    from volconv.device_budget import DeviceMemory
     from volconv.engines.factors import Factors
     from volconv.epilogue import Epilogue
     from volconv.masking import Masking
     from volconv.params import Conv3dParams, Triple
     from volconv.region import Index5
     from volconv.roi import Box
+
+
+#: Where convolutions are computed.
+Backend = Literal["numpy", "cupy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class Plan:
         Predicted seconds on one thread by algorithm.
     problem : Problem
         What the algorithm is given to solve.
+    backend : {"numpy", "cupy"}
+        Where it is computed: on the CPU or a GPU.
     threads : int
     item_groups : int
     item_box : tuple of 3 ints
@@ -61,6 +68,8 @@ class Plan:
         I/O blocks that are held: 2 where the next one is read, and the last one written, while one is computed.
     memory : Memory or None
         What the process holds; None for arrays, which are there already.
+    device_memory : DeviceMemory or None
+        What is held on a GPU.
     traffic : Traffic or None
         What is read and written of files.
     """
@@ -76,12 +85,14 @@ class Plan:
     algorithm: str
     candidates: dict[str, float]
     problem: Problem
+    backend: Backend
     threads: int
     item_groups: int
     item_box: Triple
     blocks: tuple[Region, ...]
     copies: int = 1
     memory: Memory | None = None
+    device_memory: DeviceMemory | None = None
     traffic: Traffic | None = None
 
     @property
@@ -156,6 +167,8 @@ def make_plan(
     threads: int | None = None,
     ends: Ends | None = None,
     memory: int | None = None,
+    backend: Backend = "numpy",
+    device_memory: int = 0,
     block_box: Triple | None = None,
     item_bytes: int | None = None,
 ) -> Plan:
@@ -179,6 +192,9 @@ def make_plan(
         The files that the run is between. Without them all is in memory, and the whole volume is one block.
     memory : int, optional
         Bytes that the process may hold, for files; by default :func:`volconv.memory.default_memory`, or what is needed.
+    backend : {"numpy", "cupy"}
+    device_memory : int
+        Bytes that a GPU's memory has for it.
     block_box : tuple of 3 ints, optional
         Outputs (D, H, W) of an I/O block, in place of those that fit; the algorithm's grid may make it larger.
     item_bytes : int, optional
@@ -194,8 +210,14 @@ def make_plan(
     output_shape = reduced_shape(computed, epilogue)
     sides = box is None and masking is None
     problem = real_problem(params, computed, compute_dtype, factors, sides=sides)
-    choice = choose(algorithm, problem)
-    needs = get_engine(choice.algorithm).needs(problem)
+    if backend == "cupy":
+        from volconv.engines.gpu import plan as gpu  # the CPU does without
+
+        choice = gpu.choose(algorithm, problem)
+        needs = gpu.get_engine(choice.algorithm).needs(problem)
+    else:
+        choice = choose(algorithm, problem)
+        needs = get_engine(choice.algorithm).needs(problem)
     count = thread_count(threads)
     groups, item_box = item_shape(
         problem.output_shape,
@@ -219,6 +241,7 @@ def make_plan(
         algorithm=choice.algorithm,
         candidates=choice.candidates,
         problem=problem,
+        backend=backend,
         threads=count,
         item_groups=groups,
         item_box=item_box,
@@ -229,7 +252,12 @@ def make_plan(
         return replace(plan, blocks=tuple(io_blocks(output_shape, 1, (on_grid[0], on_grid[1], on_grid[2]))))
     if ends is None:
         return plan
-    found = cut(problem, plan, ends, memory)
+    if backend == "cupy":
+        from volconv.device_budget import device_cut
+
+        found, held = device_cut(problem, plan, ends, memory, device_memory)
+    else:
+        found, held = cut(problem, plan, ends, memory), None
     blocks = io_blocks(output_shape, found.volumes, found.box)
     return replace(
         plan,
@@ -238,6 +266,7 @@ def make_plan(
         item_box=found.item_box,
         blocks=tuple(blocks),
         copies=found.copies,
-        memory=found.memory,
+        memory=None if ends.source.access.in_memory else found.memory,
+        device_memory=held,
         traffic=traffic(plan, ends, blocks, found),
     )

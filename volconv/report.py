@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from volconv.device_convolution import DeviceSeconds
     from volconv.epilogue import Counts
     from volconv.errors import VolconvError
     from volconv.geometry import Geometry
@@ -79,6 +80,15 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceReport:
+    """What a GPU did: its name, seconds for copies and kernels, whether the CPU did what was left."""
+
+    name: str
+    seconds: DeviceSeconds | None
+    fell_back: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyReport:
     """What was done to one volume, or, after a dry run, what would be.
 
@@ -104,6 +114,10 @@ class ApplyReport:
         The output was there already, and would have been made in the same way.
     replaced : tuple of str
         In what an output that was there before was another one, where that was asked.
+    placing : str or None
+        Why it is computed elsewhere than was wanted.
+    device : DeviceReport or None
+        What a GPU did.
     """
 
     inputs: tuple[str, ...]
@@ -119,6 +133,8 @@ class ApplyReport:
     spool_folder: str | None = None
     skipped: bool = False
     replaced: tuple[str, ...] = ()
+    placing: str | None = None
+    device: DeviceReport | None = None
 
     @property
     def status(self) -> str:
@@ -128,12 +144,14 @@ class ApplyReport:
     @property
     def notes(self) -> tuple[str, ...]:
         """One line each on what was assumed, left out or replaced, or went otherwise than planned."""
-        notes = [*self.source.notes, *self.job.notes, *self.target.notes]
+        notes = [*([self.placing] if self.placing else []), *self.source.notes, *self.job.notes, *self.target.notes]
         if self.replaced:
             notes.append(f"replaces what was there: {', '.join(self.replaced)}")
         if self.halvings:
             times = "once" if self.halvings == 1 else f"{self.halvings} times"
             notes.append(f"memory ran out {times}: it went on in smaller blocks")
+        if self.device is not None and self.device.fell_back:
+            notes.append("the GPU's memory did not do for the smallest blocks: the CPU did what was left")
         return tuple(notes)
 
     @property
@@ -167,6 +185,8 @@ class ApplyReport:
             "multiply_adds": self.shape.macs,
             "compute_dtype": plan.compute_dtype.name,
             "algorithm": plan.algorithm_facts(),
+            "backend": plan.backend,
+            "device": None if self.device is None else asdict(self.device),
             "plan": {
                 "threads": plan.threads,
                 **_means(plan, self.spool_folder),
@@ -292,6 +312,7 @@ def _means(plan: Plan, spool_folder: str | None) -> dict[str, Any]:
     assert traffic is not None  # noqa: S101
     return {
         "memory": asdict(memory) | {"peak": memory.peak},
+        "gpu_memory": None if plan.device_memory is None else asdict(plan.device_memory),
         "blocks_held": plan.copies,
         "traffic": {name: getattr(traffic, name) for name in ("read_bytes", "written_bytes", "halo")}
         | {"in_turn": traffic.source.in_turn},

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from volconv.errors import printable
 from volconv_cli import exits, signals
 from volconv_cli.options import (
+    backend_options,
     config_option,
     conv_options,
     creation_option,
@@ -68,6 +69,7 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
     show_default=True,
     help="auto picks the fastest; or direct, channels, separable, winograd, fft, gemm.",
 )
+@backend_options
 @click.option(
     "--threads",
     type=click.IntRange(min=1),

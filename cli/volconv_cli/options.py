@@ -108,6 +108,17 @@ def memory_size(value: Any) -> Any:
     return value
 
 
+def gpu_memory_size(value: Any) -> Any:
+    """Check ``"2G"``, and keep it as it was written."""
+    from volconv.memory import parse_size
+
+    try:
+        parse_size(value, "gpu_memory")
+    except ParameterError as error:
+        raise click.BadParameter(str(error).removeprefix("gpu_memory ")) from None
+    return value
+
+
 def as_given(value: Any) -> Any:
     """Text, or the array that a config file holds."""
     return value
@@ -301,6 +312,26 @@ def creation_option(command: F) -> F:
         callback=assignments,
         metavar="NAME=VALUE",
         help="How the output is stored, as in compression=zlib ('volconv info --formats' lists all); repeatable.",
+    )(command)
+
+
+def backend_options(command: F) -> F:
+    """Give where it is computed."""
+    command = click.option(
+        "--gpu-memory",
+        type=gpu_memory_size,
+        metavar="SIZE",
+        help="Most memory of the GPU that is taken, as in 2G.  [default: most of what is free]",
+    )(command)
+    return click.option(
+        "--backend",
+        type=click.Choice(["auto", "numpy", "cupy"]),
+        default="auto",
+        show_default=True,
+        envvar="VOLCONV_BACKEND",
+        show_envvar=True,
+        help="Where it is computed: by numpy on the CPU, by cupy on a GPU; auto takes a GPU where it is worth the way "
+        "there ('volconv doctor' tells whether there is one).",
     )(command)
 
 

@@ -83,6 +83,10 @@ class CupyDevice:
         places = host.ctypes.data, device_array.data.ptr
         runtime.memcpyAsync(*places, host.nbytes, runtime.memcpyDeviceToHost, stream.used.ptr)
 
+    def elapsed(self, first: Any, last: Any) -> float:
+        """See :meth:`volconv.engines.gpu.device.Device.elapsed`."""
+        return float(self.xp.cuda.get_elapsed_time(first, last)) / 1e3
+
     def free_bytes(self) -> int:
         """See :meth:`volconv.engines.gpu.device.Device.free_bytes`."""
         return int(self.xp.cuda.runtime.memGetInfo()[0])

@@ -124,6 +124,10 @@ class Device(Protocol):
         """Copy from the device, likewise."""
         ...
 
+    def elapsed(self, first: Event, last: Event) -> float:
+        """Seconds between two events, when both have come."""
+        ...
+
     def free_bytes(self) -> int:
         """Memory that could be allocated now."""
         ...

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.engines import Needs, weight_bytes
 from volconv.engines.gpu import rates
-from volconv.engines.gpu.kernels import generic
+from volconv.engines.gpu.kernels import channels, generic, pack_channels, small
 from volconv.shapes import multiply_adds
 
 if TYPE_CHECKING:
@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from volconv.engines.gpu.device import Array, Device, Stream
     from volconv.engines.gpu.kernels import Source
     from volconv.engines.gpu.plan import Prepared
-    from volconv.params import Triple
+    from volconv.params import Conv3dParams, Triple
+
+
+#: What there are kernels for beside the generic one: taps along an axis, output channels that read one anew, stride.
+MOST_TAPS = 7
+MOST_ALONE = 2
+MOST_STRIDE = 2
 
 
 class Direct:
@@ -45,20 +51,48 @@ class Direct:
         self, device: Device, stream: Stream, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]
     ) -> Prepared:
         """See :meth:`volconv.engines.gpu.plan.DeviceEngine.prepare`."""
-        params = problem.params
-        weights, biases = device.xp.asarray(weight), device.xp.asarray(bias)
+        params, xp = problem.params, device.xp
+        if is_small(params):
+            return lambda source, out: small(device, stream, source, weight, bias, out)
+        biases = xp.asarray(bias)
+        if is_common(params):
+            packed = xp.asarray(pack_channels(weight, params.groups))
+            dilation = params.dilation[0]
+            kernel, stride, groups = params.kernel_size, params.stride, params.groups
+
+            def common(source: Source, out: Array) -> None:
+                channels(
+                    device,
+                    stream,
+                    source,
+                    packed,
+                    biases,
+                    out,
+                    kernel=kernel,
+                    stride=stride,
+                    dilation=dilation,
+                    groups=groups,
+                )
+
+            return common
+        weights = xp.asarray(weight)
 
         def compute(source: Source, out: Array) -> None:
+            strides, dilations = params.stride, params.dilation
             generic(
-                device,
-                stream,
-                source,
-                weights,
-                biases,
-                out,
-                stride=params.stride,
-                dilation=params.dilation,
-                groups=params.groups,
+                device, stream, source, weights, biases, out, stride=strides, dilation=dilations, groups=params.groups
             )
 
         return compute
+
+
+def is_small(params: Conv3dParams) -> bool:
+    """Whether each channel is convolved by itself, with a kernel whose sums fit into registers."""
+    alone = params.in_channels == params.groups and params.out_channels <= MOST_ALONE * params.groups
+    return alone and max(params.kernel_size) <= MOST_TAPS and set(params.stride) == set(params.dilation) == {1}
+
+
+def is_common(params: Conv3dParams) -> bool:
+    """Whether it is a convolution as networks have them: small planes, no dilation within them."""
+    _, kh, kw = params.kernel_size
+    return max(kh, kw) <= MOST_TAPS and max(params.stride[1:]) <= MOST_STRIDE and params.dilation[1:] == (1, 1)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
 from volconv.engines import Needs, weight_bytes
 from volconv.engines.gpu import rates
-from volconv.engines.gpu.kernels import Source, gather
-from volconv.shapes import block_shape, multiply_adds, taps
+from volconv.engines.gpu.kernels import columns
+from volconv.shapes import multiply_adds, taps
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.engines import Problem
     from volconv.engines.gpu.device import Array, Device, Stream
+    from volconv.engines.gpu.kernels import Source
     from volconv.engines.gpu.plan import Prepared
     from volconv.params import Triple
 
@@ -38,7 +38,7 @@ class Gemm:
         params, outputs = problem.params, math.prod(problem.output_shape) / problem.params.out_channels
         columns = outputs * params.groups * taps(params) * problem.dtype.itemsize
         macs = multiply_adds(problem.output_shape, params)
-        panels = -(-outputs // math.prod(panel_of(problem)))
+        panels = params.groups * -(-outputs // width_of(problem))
         return (
             4 * panels * rates.LAUNCH
             + rates.through_memory(problem)
@@ -47,53 +47,53 @@ class Gemm:
         )
 
     def needs(self, problem: Problem) -> Needs:
-        """The grid of panels."""
-        return Needs(panel_of(problem), 0, weight_bytes(problem))
+        """No grid: what rounds an output is the shape of products, which is one and the same."""
+        return Needs((1, 1, 1), 0, weight_bytes(problem))
 
     def workspace(self, problem: Problem, box: Triple) -> int:  # noqa: ARG002  # a panel at a time
-        """A panel's padded block, its columns, and their product."""
-        params, panel = problem.params, panel_of(problem)
-        seen, outputs = math.prod(block_shape(panel, params)), math.prod(panel)
-        columns = outputs * params.groups * taps(params)
-        return (params.in_channels * seen + columns + params.out_channels * outputs) * problem.dtype.itemsize
+        """The columns of a panel, some of them for fewer outputs, and the product."""
+        params, width = problem.params, width_of(problem)
+        return width * (2 * taps(params) + params.out_channels // params.groups) * problem.dtype.itemsize
 
     def prepare(
         self, device: Device, stream: Stream, problem: Problem, weight: NDArray[Any], bias: NDArray[Any]
     ) -> Prepared:
         """See :meth:`volconv.engines.gpu.plan.DeviceEngine.prepare`."""
-        xp, params, panel = device.xp, problem.params, panel_of(problem)
-        groups, per_in = params.groups, params.in_channels // params.groups
-        matrix = xp.asarray(weight).reshape(groups, params.out_channels // groups, -1)
-        biases = xp.asarray(bias).reshape(-1, 1, 1, 1)
-        seen = block_shape(panel, params)
+        xp, params, width = device.xp, problem.params, width_of(problem)
+        per_in, per_out = params.in_channels // params.groups, params.out_channels // params.groups
+        matrices = xp.asarray(weight).reshape(params.groups, per_out, -1)
+        biases = xp.asarray(bias).reshape(-1, 1)
 
         def compute(source: Source, out: Array) -> None:
-            block = device.empty((params.in_channels, *seen), problem.dtype)
-            (c, d, h, w), (sd, sh, sw), (ed, eh, ew) = block.strides, params.stride, params.dilation
-            windows = xp.lib.stride_tricks.as_strided(
-                block,
-                (groups, per_in, *params.kernel_size, *panel),
-                (per_in * c, c, d * ed, h * eh, w * ew, d * sd, h * sh, w * sw),
-            )
-            columns = device.empty(windows.shape, problem.dtype)
-            for begin in itertools.product(*(range(0, n, p) for n, p in zip(out.shape[1:], panel, strict=True))):
-                first = tuple(b * s for b, s in zip(begin, params.stride, strict=True))
-                gather(device, stream, source.beginning((first[0], first[1], first[2])), block)
-                xp.copyto(columns, windows)
-                product = xp.matmul(matrix, columns.reshape(groups, -1, math.prod(panel)))
-                size = [min(p, n - b) for p, n, b in zip(panel, out.shape[1:], begin, strict=True)]
-                z, y, x = (slice(b, b + n) for b, n in zip(begin, size, strict=True))
-                values = product.reshape(params.out_channels, *panel)[:, : size[0], : size[1], : size[2]]
-                out[:, z, y, x] = values + biases
+            size, total = out.shape[1:], math.prod(out.shape[1:])
+            results = out.reshape(params.out_channels, total)
+            panel = xp.zeros((taps(params), width), problem.dtype)
+            seen = panel if total >= width else device.empty((taps(params), total), problem.dtype)
+            for group in range(params.groups):
+                rows = slice(group * per_out, (group + 1) * per_out)
+                for start in range(0, total, width):
+                    begin = max(0, min(start, total - width))  # the last one goes over some outputs again
+                    columns(
+                        device,
+                        stream,
+                        source,
+                        params.kernel_size,
+                        seen,
+                        size=size,
+                        first=group * per_in,
+                        begin=begin,
+                        stride=params.stride,
+                        dilation=params.dilation,
+                    )
+                    if seen is not panel:
+                        panel[:, :total] = seen
+                    count = min(width, total)
+                    product = xp.matmul(matrices[group], panel)[:, :count]
+                    results[rows, begin : begin + count] = product + biases[rows]
 
         return compute
 
 
-def panel_of(problem: Problem) -> Triple:
-    """Outputs (D, H, W) of one product: lines first, then rows, then planes."""
-    params, (_, _, depth, height, width) = problem.params, problem.output_shape
-    column = params.groups * taps(params) * problem.dtype.itemsize
-    most = max(1, min(COLUMNS, MOST_BYTES // column))
-    w = max(1, min(width, most))
-    h = max(1, min(height, most // w))
-    return max(1, min(depth, most // (w * h))), h, w
+def width_of(problem: Problem) -> int:
+    """Outputs of one product."""
+    return max(1, min(COLUMNS, MOST_BYTES // (taps(problem.params) * problem.dtype.itemsize)))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from volconv.engines import Needs, weight_bytes
 from volconv.engines.gpu import rates
-from volconv.engines.gpu.kernels import Source, generic
+from volconv.engines.gpu.kernels import Source, along
 from volconv.engines.gpu.nonfinite import Guarded
 from volconv.shapes import block_shape
 
@@ -21,15 +22,26 @@ if TYPE_CHECKING:
     from volconv.params import Triple
 
 
+#: What there are kernels for.
+MOST_TAPS = 127
+MOST_STRIDE = 2
+
+
 class Separable:
     """See :class:`volconv.engines.gpu.plan.DeviceEngine`."""
 
     name = "separable"
 
     def supports(self, problem: Problem) -> str | None:
-        """Floating point, and weights that are sums of few products."""
+        """Floating point, weights that are sums of few products, and what there are kernels for."""
+        params = problem.params
         if problem.factors is None:
             return "separable needs large kernels of one channel that are sums of a few products (these are not)"
+        if set(params.dilation) != {1} or max(params.stride) > MOST_STRIDE or max(params.kernel_size) > MOST_TAPS:
+            return (
+                f"separable needs dilation 1, strides of up to {MOST_STRIDE} and kernels of up to {MOST_TAPS} voxels "
+                "an axis on a GPU (these are not)"
+            )
         return rates.floating(self.name, problem)
 
     def cost(self, problem: Problem) -> float:
@@ -45,9 +57,8 @@ class Separable:
 
     def workspace(self, problem: Problem, box: Triple) -> int:
         """What was passed along D, and along H."""
-        assert problem.factors is not None  # noqa: S101  # as supports() says
         _, height, width = block_shape(box, problem.params)
-        rows = problem.factors.terms * problem.params.out_channels * box[0]
+        rows = problem.params.in_channels * box[0]
         return rows * (height + box[1]) * width * problem.dtype.itemsize
 
     def prepare(
@@ -56,36 +67,38 @@ class Separable:
         """See :meth:`volconv.engines.gpu.plan.DeviceEngine.prepare`."""
         factors, params, dtype = problem.factors, problem.params, problem.dtype
         assert factors is not None  # noqa: S101  # as supports() says
-        outputs, terms = params.out_channels, factors.terms
-        d, h, w = (device.xp.asarray(np.ascontiguousarray(factor, dtype)) for factor in factors.along)
-        weights = d.reshape(-1, 1, len(d[0, 0]), 1, 1), h.reshape(-1, 1, 1, len(h[0, 0]), 1), w[:, :, None, None]
-        groups = params.groups, outputs * terms, outputs
-        biases = device.xp.asarray(bias)
+        d, h, w = (np.ascontiguousarray(factor, dtype) for factor in factors.along)
+        rows, biases = params.out_channels // params.groups, device.xp.asarray(bias)
+        alike = rows == 1 and all((factor == factor[:1]).all() for factor in (d, h, w))
 
-        def along(axis: int, source: Source, out: Array) -> None:
-            def only(value: Triple) -> Triple:
-                d, h, w = (v if i == axis else 1 for i, v in enumerate(value))
-                return d, h, w
-
-            last = axis == 2
-            generic(
-                device,
-                stream,
-                source,
-                weights[axis],
-                biases if last else None,
-                out,
-                stride=only(params.stride),
-                dilation=only(params.dilation),
-                groups=groups[axis],
-            )
+        def passes(source: Source, out: Array, channel: int, added: Array) -> None:
+            """All three, for output channels that share their factors."""
+            count, (_, height, width), (_, depth, out_height, _) = len(out), source.size, out.shape
+            first = device.empty((count, depth, height, width), dtype)
+            second = device.empty((count, depth, out_height, width), dtype)
+            sd, sh, sw = params.stride
+            for term in range(factors.terms):
+                last = term == factors.terms - 1
+                along(device, stream, source, 0, d[channel, term], first, stride=sd)
+                along(device, stream, Source(first), 1, h[channel, term], second, stride=sh)
+                along(
+                    device,
+                    stream,
+                    Source(second),
+                    2,
+                    w[channel, term],
+                    out,
+                    stride=sw,
+                    bias=added if last else None,
+                    accumulate=term > 0,
+                )
 
         def compute(source: Source, out: Array) -> None:
-            (_, height, width), (depth, out_height, _) = source.size, out.shape[1:]
-            first = device.empty((outputs * terms, depth, height, width), dtype)
-            along(0, source, first)
-            second = device.empty((outputs * terms, depth, out_height, width), dtype)
-            along(1, Source(first), second)
-            along(2, Source(second), out)
+            if alike:
+                passes(source, out, 0, biases)
+                return
+            for o in range(params.out_channels):
+                one = replace(source, values=source.values[o // rows : o // rows + 1])
+                passes(one, out[o : o + 1], o, biases[o : o + 1])
 
         return Guarded(device, stream, problem, compute, weight, bias)
