@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from volconv.convolution import Stored
     from volconv.engines.cpu.workers import Workers
     from volconv.engines.gpu.device import Device
+    from volconv.engines.gpu.plan import Prepared
     from volconv.io.volume import Scaling, Sink, Source
     from volconv.padding import Run
     from volconv.params import Triple
@@ -72,7 +73,12 @@ class DeviceConvolution(Reads):
         if plan.is_complex:
             weight, bias = planar_weight(weight), planar_bias(bias)
         self._up, self._compute, self._down = (device.stream() for _ in range(3))
-        self._prepared = self._engine.prepare(device, self._compute, plan.problem, weight, bias)
+        self._prepared: Prepared | None = None
+
+        def prepare() -> None:
+            self._prepared = self._engine.prepare(device, self._compute, plan.problem, weight, bias)
+
+        self._compute.enqueue(prepare)
         self._flights: list[_Flight] = []
         self._next = 0
         self.seconds = DeviceSeconds()
@@ -128,7 +134,13 @@ class DeviceConvolution(Reads):
                 )
             )
         ]
-        self._compute.enqueue(lambda: self._computed(voxels, tables, block, stores, losses))
+
+        def computed() -> None:
+            # Casts may overflow to infinity, and what is not finite be computed with, as in NumPy, and without a word.
+            with np.errstate(all="ignore"):
+                self._computed(voxels, tables, block, stores, losses)
+
+        self._compute.enqueue(computed)
         marks.append(self._compute.record())
         self._down.wait(marks[-1])
         marks.append(self._down.record())
@@ -152,6 +164,7 @@ class DeviceConvolution(Reads):
         """All that is done on the device, in its order."""
         device, plan, info = self._device, self.plan, self.sink.info
         xp, scaling = device.xp, self.read_ends[0].info.scaling
+        assert self._prepared is not None  # noqa: S101  # it came before
         placed = tuple(xp.asarray(table) for table in tables)
         losses[...] = 0
         for n in range(block.shape[0]):

@@ -10,6 +10,7 @@ from volconv.engines import Needs
 from volconv.engines.gpu import rates
 from volconv.engines.gpu.kernels import gather
 from volconv.engines.gpu.nonfinite import Guarded
+from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -90,6 +91,8 @@ class Fft:
         spectra = xp.conj(xp.fft.rfftn(spread, axes=axes)).reshape(params.groups, per_out, per_in, *_half(tile))
         del spread
         biases = xp.asarray(bias).reshape(-1, 1, 1, 1)
+        # No more than outputs see: what else lies there depends on the block.
+        seen_by = block_shape(found.outputs, params)
         steps = tuple(o * s for o, s in zip(found.outputs, stride, strict=True))
 
         def compute(source: Source, out: Array) -> None:
@@ -97,7 +100,7 @@ class Fft:
             numbers = [range(-(-n // o)) for n, o in zip(out.shape[1:], found.outputs, strict=True)]
             for number in itertools.product(*numbers):
                 first = tuple(i * step for i, step in zip(number, steps, strict=True))
-                gather(device, stream, source.beginning((first[0], first[1], first[2])), voxels)
+                gather(device, stream, source.part((first[0], first[1], first[2]), seen_by), voxels)
                 seen = xp.fft.rfftn(voxels, axes=axes).reshape(params.groups, 1, per_in, *_half(tile))
                 total = spectra[:, :, 0] * seen[:, :, 0]
                 for channel in range(1, per_in):

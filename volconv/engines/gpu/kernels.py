@@ -77,13 +77,13 @@ class Source:
         )
         return d, h, w
 
-    def beginning(self, first: Triple) -> Source:
-        """The same block without what comes before an index along each axis."""
-        values = self.values
-        for axis, (index, table) in enumerate(zip(first, self.tables, strict=True), start=1):
+    def part(self, first: Triple, size: Triple) -> Source:
+        """What begins at an index along each axis, and is of this size at most."""
+        values, where = self.values, [slice(a, a + n) for a, n in zip(first, size, strict=True)]
+        for axis, (place, table) in enumerate(zip(where, self.tables, strict=True), start=1):
             if table is None:
-                values = values[(slice(None),) * axis + (slice(index, None),)]
-        d, h, w = (table if table is None else table[index:] for index, table in zip(first, self.tables, strict=True))
+                values = values[(slice(None),) * axis + (place,)]
+        d, h, w = (table if table is None else table[place] for place, table in zip(where, self.tables, strict=True))
         return replace(self, values=values, tables=(d, h, w))
 
     @property
