@@ -1,4 +1,4 @@
-"""The way over a GPU, on devices that the host stands in for: values, seams, waits that are missing, memory that ends."""
+"""The way over a GPU, on a device that the host stands in for: values, seams, missing waits, memory that ends."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def devices(tmp_path, monkeypatch):
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Several blocks for a small volume."""
-    monkeypatch.setattr("volconv.device_budget.BLOCK_BYTES", 100_000)
+    monkeypatch.setattr("volconv.device_budget.BLOCK_BYTES", 30_000)
 
 
 def can(algorithm, x, w, **parameters):
@@ -118,8 +118,8 @@ def test_what_is_not_finite_spreads_as_in_the_direct_sum(algorithm, values):
 def test_files(suffix, dtype):
     make_nifti("in.nii", noise((30, 31, 33), dtype))
     options = {"padding": 1, "algorithm": "direct", "dtype": "same"}
-    on_cpu = volconv.apply("in.nii", f"a{suffix}", KERNEL, backend="numpy", **options)
-    on_gpu = volconv.apply("in.nii", f"b{suffix}", KERNEL, backend="cupy", **options)
+    on_cpu = volconv.apply("in.nii", f"a{suffix}", 50 * KERNEL, backend="numpy", **options)
+    on_gpu = volconv.apply("in.nii", f"b{suffix}", 50 * KERNEL, backend="cupy", **options)
     assert len(on_gpu.plan.blocks) > 3
     assert (on_gpu.plan.backend, on_cpu.plan.backend) == ("cupy", "numpy")
     assert on_gpu.counts == on_cpu.counts
@@ -127,7 +127,7 @@ def test_files(suffix, dtype):
         assert on_cpu.counts.saturated > 0
         assert np.array_equal(read(f"a{suffix}"), read(f"b{suffix}"))
     else:
-        assert np.allclose(read(f"a{suffix}"), read(f"b{suffix}"), rtol=1e-5, atol=1e-3)
+        assert np.allclose(read(f"a{suffix}"), read(f"b{suffix}"), rtol=1e-5, atol=1e-2)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -240,8 +240,9 @@ def test_a_gpu_that_cannot_be_used(monkeypatch, capfd):
     broken = Probe(False, "CuPy is not installed", "pip install 'volconv[cuda13]'")
     monkeypatch.setattr(backends, "_probe", lambda: broken)
     make_nifti("in.nii", noise((9, 10, 11)))
-    with pytest.raises(BackendError, match=r"^backend 'cupy' cannot be used: CuPy is not installed$") as error:
+    with pytest.raises(BackendError) as error:
         volconv.conv3d(noise((1, 5, 5, 5)), noise((1, 1, 3, 3, 3)), backend="cupy")
+    assert error.value.message == "backend 'cupy' cannot be used: CuPy is not installed"
     assert error.value.hint == "pip install 'volconv[cuda13]'"
     command("apply", "in.nii", "-k", "box:size=3", "-o", "out.nii", "--backend", "cupy", code=1)
     assert "backend 'cupy' cannot be used: CuPy is not installed" in capfd.readouterr().err
@@ -269,8 +270,10 @@ def test_auto_asks_for_no_gpu_where_it_could_not_win(monkeypatch):
     ("options", "message"),
     [
         ({"backend": "cuda"}, "backend must be one of auto, numpy, cupy (got 'cuda')"),
-        ({"backend": "cupy", "algorithm": "winograd"}, "algorithm must be one of auto, direct, separable, fft, gemm on a GPU (got 'winograd')"),
-        ({"backend": "cupy", "gpu_memory": "lots"}, "gpu_memory must be a size such as 512M or 1.5G, or a number of bytes (got 'lots')"),
+        ({"backend": "cupy", "algorithm": "winograd"},
+         "algorithm must be one of auto, direct, separable, fft, gemm on a GPU (got 'winograd')"),
+        ({"backend": "cupy", "gpu_memory": "lots"},
+         "gpu_memory must be a size such as 512M or 1.5G, or a number of bytes (got 'lots')"),
     ],
 )  # fmt: skip
 def test_errors(options, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,8 @@ class DeviceConvolution(Reads):
     def drop_memory(self) -> None:
         """Let go of all that is held for blocks, once nothing is under way any more."""
         for stream in (self._up, self._compute, self._down):
-            stream.synchronize()
+            with suppress(MemoryError):
+                stream.synchronize()
         self._flights, self._next = [], 0
         self._device.free()
 

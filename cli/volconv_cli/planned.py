@@ -51,6 +51,7 @@ def plan_lines(report: ApplyReport) -> list[str]:
         ("writes", f"{size(traffic.written_bytes)} of {report.target.dtype.name} ({report.target.format})"),
         ("blocks", blocks),
         ("memory", f"{in_words(memory.peak)} at most, of {in_words(memory.bound)} ({of})"),
+        *_device_memory(report),
         ("temporary", f"{' and '.join(spools)}, in {report.spool_folder}" if spools else "no files"),
         ("time", f"about {traffic.seconds:.2g} s"),
         ("computes", _computed(report)),
@@ -73,19 +74,39 @@ def run_lines(report: ApplyReport) -> list[str]:
             f"{seconds.write:.2f} s for writing",
         ),
     ]
+    if report.device is not None and report.device.seconds is not None:
+        spent = report.device.seconds
+        pairs.append(
+            (
+                "gpu",
+                f"{spent.upload:.2f} s for copies there, {spent.compute:.2f} s for kernels, {spent.download:.2f} s "
+                "for copies back, at the same time",
+            )
+        )
     if report.peak_memory is not None:
         pairs.append(("memory", f"{in_words(report.peak_memory)} at most, of {in_words(memory.bound)}"))
     return _indented(pairs)
 
 
+def _device_memory(report: ApplyReport) -> list[tuple[str, str]]:
+    held = report.plan.device_memory
+    if held is None:
+        return []
+    of = ", ".join(f"{name} {in_words(getattr(held, name))}" for name in ("weights", "blocks", "workspace"))
+    return [("gpu", f"{in_words(held.peak)} at most, of {in_words(held.bound)} of the GPU's memory ({of})")]
+
+
 def _computed(report: ApplyReport) -> str:
     plan = report.plan
-    return f"{plan.compute_dtype.name} by {plan.algorithm} on {counted(plan.threads, 'thread')}"
+    where = counted(plan.threads, "thread")
+    if plan.backend == "cupy":
+        where = "a GPU" if report.device is None else report.device.name
+    return f"{plan.compute_dtype.name} by {plan.algorithm} on {where}"
 
 
 def _candidates(report: ApplyReport) -> str:
     predicted = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in report.plan.candidates.items())
-    return f"on one thread: {predicted}"
+    return f"{'on a GPU' if report.plan.backend == 'cupy' else 'on one thread'}: {predicted}"
 
 
 def _indented(pairs: list[tuple[str, str]]) -> list[str]:

@@ -39,7 +39,11 @@ class DelayedStream:
         while self._done < position:
             work, self._work[self._done] = self._work[self._done], None
             self._done += 1
-            work()
+            try:
+                work()
+            except MemoryError:  # a real device raises it where work is given, and has none of it
+                self._work, self._done = [None] * len(self._work), len(self._work)
+                raise
 
 
 class DelayedDevice(HostDevice):

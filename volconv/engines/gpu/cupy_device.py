@@ -41,9 +41,14 @@ class CupyDevice:
         self.multiprocessors: int = properties["multiProcessorCount"]
 
     def _compiled(self, expression: str) -> Any:
+        from cupy.cuda import compiler, function
+
+        # Not by RawModule, which puts an option behind these that takes subnormal numbers for 0.
         source = SOURCE.read_text(encoding="utf-8")
-        module = self.xp.RawModule(code=source, options=OPTIONS, name_expressions=[expression])
-        return module.get_function(expression)
+        binary, names = compiler.compile_using_nvrtc(source, OPTIONS, None, "kernels.cu", (expression,))
+        module = function.Module()
+        module.load(binary)
+        return module.get_function(names[expression])
 
     def function(self, expression: str) -> Callable[..., None]:
         """See :meth:`volconv.engines.gpu.device.Device.function`."""
@@ -52,7 +57,7 @@ class CupyDevice:
             stream: CupyStream, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
         ) -> None:
             with stream.used:
-                self._kernel(expression)(tuple(grid), tuple(block), tuple(args), shared_mem=shared)
+                self._kernel(expression)(tuple(grid), tuple(block), tuple(args), shared)
 
         return launch
 
