@@ -64,6 +64,7 @@ def test_help_tells_the_exit_codes(capsys):
 def test_every_error_has_a_code():
     kinds = [kind for kind in vars(library.errors).values() if inspect.isclass(kind) and issubclass(kind, VolconvError)]
     assert {kind.__name__: exits.code_of(kind("")) for kind in kinds} == {
+        "BackendError": 1,
         "VolconvError": 1,
         "ParameterError": 2,
         "ConfigError": 2,

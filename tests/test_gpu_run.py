@@ -56,8 +56,7 @@ def can(algorithm, x, w, **parameters):
     """Whether an algorithm does this on a GPU."""
     try:
         volconv.conv3d(x[:0], w, backend="cupy", algorithm=algorithm, **parameters)
-    except ParameterError as error:
-        assert "cannot do this" in error.message
+    except ParameterError:
         return False
     return True
 
@@ -221,7 +220,7 @@ def test_a_bound_that_nothing_fits_into():
     ) as e:
         volconv.apply("in.nii", "b.nii", KERNEL, padding=1, backend="cupy", gpu_memory=1000)
     assert e.value.hint == "pass --gpu-memory 1M (gpu_memory=), or --backend numpy (backend=)"
-    with pytest.raises(OutOfMemoryError, match="memory must be at least .* for this volume and kernel on a GPU"):
+    with pytest.raises(OutOfMemoryError, match=r"memory must be at least .* for this volume and kernel on a GPU"):
         volconv.apply("in.nii", "b.nii", KERNEL, padding=1, backend="cupy", memory="256M")
 
 
