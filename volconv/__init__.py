@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from volconv.conversion import convert
     from volconv.difference import diff
     from volconv.errors import (
+        BackendError,
         ConfigError,
         DtypeError,
         OutOfMemoryError,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Conv3d": "module",
+    "BackendError": "errors",
     "ConfigError": "errors",
     "DtypeError": "errors",
     "Geometry": "geometry",
@@ -55,6 +57,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "BackendError",
     "ConfigError",
     "Conv3d",
     "DtypeError",
