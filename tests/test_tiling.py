@@ -73,7 +73,7 @@ def test_halved_blocks_lie_on_the_grid_and_cover_the_same(convolution, box):
     _, shape, grid = convolution
     on_grid = tuple(max(cell, n // cell * cell) for n, cell in zip(box, grid, strict=True))
     blocks = io_blocks(shape, 2, on_grid)
-    for _ in range(12):
+    for _ in range(16):
         parts = [part for block in blocks for part in halved(block, grid)]
         assert (times_covered(shape, [part.slices for part in parts]) == 1).all()
         assert all(a % cell == 0 for part in parts for a, cell in zip(part.start[2:], grid, strict=True))
