@@ -7,6 +7,8 @@
 
 typedef long long Index;
 
+enum { THREADS = 256 };  // of every block
+
 // ---- numbers -------------------------------------------------------------------------------------------------------
 
 struct Half {
@@ -55,24 +57,26 @@ template <typename Value> __device__ __forceinline__ Value *opaque(Value *pointe
   return pointer;
 }
 
-// How partial sums are added up: as they are (1), or with compensation (2), where a term is rounded but twice however
-// many there are (Kahan). A compensation that is not finite would make NaN of infinity.
-template <typename Number, int SUMS> struct Total {
-  Number sum, lost;
+__device__ __forceinline__ bool is_finite(float value) { return fabsf(value) <= 3.402823466e+38f; }
+__device__ __forceinline__ bool is_finite(double value) { return fabs(value) <= 1.7976931348623157e+308; }
 
-  __device__ __forceinline__ Total() : sum(0), lost(0) {}
+// A number that the compiler knows nothing of: what is made of it is made anew, not kept in registers.
+__device__ __forceinline__ unsigned opaque(unsigned value) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+r"(value));
+#endif
+  return value;
+}
 
-  __device__ __forceinline__ void add(Number part) {
-    if (SUMS == 1) {
-      sum += part;
-    } else {
-      const Number wanted = part - lost, next = sum + wanted;
-      lost = (next - sum) - wanted;
-      if (!(lost - lost == Number(0))) lost = 0;
-      sum = next;
-    }
-  }
-};
+// Add a chain of products to a total. The chain keeps what was lost to rounding, and the next one begins with that: so
+// a term is rounded but twice more, however many chains there are (Kahan's compensation). What is lost of an infinite
+// total is no number, and would make the total none.
+template <typename Number> __device__ __forceinline__ void add_chain(Number &total, Number &chain) {
+  const Number next = total + chain;
+  chain -= next - total;
+  if (!is_finite(chain)) chain = 0;
+  total = next;
+}
 
 // ---- voxels --------------------------------------------------------------------------------------------------------
 
@@ -126,7 +130,7 @@ struct Tiles {
 
 // out: (tiles along D, H, W, channels, size), zero where a tile reaches beyond the padded block. Blocks are lines.
 template <typename Stored, typename Number>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(THREADS)
     gather(const Stored *values, const int *depths, const int *rows, const int *voxels, Layout<Number> layout,
            Tiles tiles, Number *__restrict__ out) {
   const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
@@ -164,7 +168,7 @@ enum { CHAIN = 28, SHARE = 4 };
 
 // out: (groups * per_out, size). weight: (groups * per_out, per_in, kernel). A block is 32 outputs along W in 8 lines.
 template <typename Stored, typename Number>
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(THREADS, 1)
     generic(const Stored *values, const int *depths, const int *rows, const int *voxels, Layout<Number> layout,
             Correlation problem, const Number *__restrict__ weight, const Number *__restrict__ bias,
             Number *__restrict__ out) {
@@ -186,8 +190,7 @@ __global__ void __launch_bounds__(256)
     const int channel = first + r < problem.per_out ? first + r : problem.per_out - 1;
     weights[r] = weight + (Index(group) * problem.per_out + channel) * problem.per_in * taps;
   }
-  Total<Number, 2> totals[SHARE];
-  Number part[SHARE] = {};
+  Number totals[SHARE] = {}, chains[SHARE] = {};
   int length = 0;
   Index tap = 0;
   for (int c = 0; c < problem.per_in; ++c) {
@@ -199,11 +202,11 @@ __global__ void __launch_bounds__(256)
                                             h * problem.stride[1] + y * problem.dilation[1],
                                             w * problem.stride[2] + x * problem.dilation[2]);
 #pragma unroll
-          for (int r = 0; r < SHARE; ++r) part[r] = multiply_add(weights[r][tap], value, part[r]);
+          for (int r = 0; r < SHARE; ++r) chains[r] = multiply_add(weights[r][tap], value, chains[r]);
           if (++length == CHAIN) {
             length = 0;
 #pragma unroll
-            for (int r = 0; r < SHARE; ++r) totals[r].add(part[r]), part[r] = 0;
+            for (int r = 0; r < SHARE; ++r) add_chain(totals[r], chains[r]);
           }
         }
       }
@@ -212,16 +215,14 @@ __global__ void __launch_bounds__(256)
 #pragma unroll
   for (int r = 0; r < SHARE; ++r) {
     if (first + r >= problem.per_out) break;
-    totals[r].add(part[r]);
+    add_chain(totals[r], chains[r]);
     const int channel = group * problem.per_out + first + r;
     out[((Index(channel) * size[0] + d) * size[1] + h) * size[2] + w] =
-        bias ? totals[r].sum + bias[channel] : totals[r].sum;
+        bias ? totals[r] + bias[channel] : totals[r];
   }
 }
 
 // ---- tiles in shared memory ----------------------------------------------------------------------------------------
-
-enum { THREADS = 256 };
 
 // Numbers that are loaded and stored at once: 16 bytes. A thread has as many neighbouring outputs along W.
 template <typename Number> struct alignas(16) Vector {
@@ -409,36 +410,26 @@ struct Pass {
   int channels, size[3], lines, accumulate;
 };
 
-// Taps in a chain of a pass: three passes, with their chains added up, stay below ROUNDINGS.
-enum { SHORT = 10, LINKS = 7 };
-__host__ __device__ constexpr int link(int taps) { return taps <= SHORT ? taps : LINKS; }
-__host__ __device__ constexpr int added(int taps) { return taps <= 4 * LINKS ? 1 : 2; }
+// Taps in a chain of a pass: three passes together stay below ROUNDINGS, as one of them does with few taps, or with a
+// third of a chain and what is added then.
+__host__ __device__ constexpr int linked(int taps) { return taps <= ROUNDINGS / 3 ? taps : ROUNDINGS / 3 - 2; }
 
 // The products of a value with all taps through which it reaches so many neighbouring outputs: value is that of
 // position i in their window. Every output takes its taps in order.
 template <typename Number, int M, int K, int S> struct Sums {
-  Number chain[M];
-  Total<Number, added(K)> totals[M];
-
-  __device__ __forceinline__ Sums() {
-#pragma unroll
-    for (int m = 0; m < M; ++m) chain[m] = 0;
-  }
+  Number chains[M] = {}, totals[M] = {};
 
   __device__ __forceinline__ void add(const Weights<Number, K> &weights, int i, Number value) {
 #pragma unroll
     for (int m = 0; m < M; ++m) {
       const int k = i - m * S;
       if (k < 0 || k >= K) continue;
-      chain[m] = multiply_add(weights.at[k], value, chain[m]);
-      if (K > link(K) && ((k + 1) % link(K) == 0 || k + 1 == K)) {
-        totals[m].add(chain[m]);
-        chain[m] = 0;
-      }
+      chains[m] = multiply_add(weights.at[k], value, chains[m]);
+      if (K > linked(K) && ((k + 1) % linked(K) == 0 || k + 1 == K)) add_chain(totals[m], chains[m]);
     }
   }
 
-  __device__ __forceinline__ Number sum(int m) const { return K > link(K) ? totals[m].sum : chain[m]; }
+  __device__ __forceinline__ Number sum(int m) const { return K > linked(K) ? totals[m] : chains[m]; }
 };
 
 // Add to what is there, if that is asked for; the bias last.
@@ -604,7 +595,7 @@ __global__ void __launch_bounds__(THREADS)
 // out: (per_in * taps, count): for each tap of each channel from channel first on what it meets at outputs begin,
 // begin + 1, ..., which are counted along W, then H, then D.
 template <typename Stored, typename Number>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 1)
     columns(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
             const int *__restrict__ voxels, const Layout<Number> layout, const Correlation problem, const int first,
             const Index begin, const Index count, Number *__restrict__ out) {
@@ -635,7 +626,7 @@ __global__ void __launch_bounds__(THREADS)
 
 // ---- channels: several input or output channels, small kernels -----------------------------------------------------
 
-// Channels of a group; stages (planes of a channel) whose products are one chain.
+// per_in and per_out: channels of a group. chained: stages (planes of a channel) whose products are one chain.
 struct Channels {
   int per_in, per_out, groups, depth, stride, dilation, size[3], chained, aligned;
 };
@@ -643,12 +634,30 @@ struct Channels {
 // Output channels of a thread.
 enum { DEEP = 8 };
 
+// Where a block's outputs begin, and their part of a group's channels. Neighbouring blocks share what they read: first
+// those of other channels.
+template <int WIDE, int HIGH, int MANY> struct Corner {
+  int part, group, first, d, h, w;
+
+  __device__ __forceinline__ Corner(const Channels &problem, unsigned block) {
+    const int parts = (problem.per_out + MANY - 1) / MANY;
+    const int across = (problem.size[2] + WIDE - 1) / WIDE, down = (problem.size[1] + HIGH - 1) / HIGH;
+    part = int(block % (parts * problem.groups));
+    group = part / parts;
+    first = part % parts * MANY;
+    const int tile = int(block / (parts * problem.groups));
+    w = tile % across * WIDE;
+    h = tile / across % down * HIGH;
+    d = tile / across / down;
+  }
+};
+
 // A thread has neighbouring outputs along W of DEEP output channels; a block 16 threads along W, 16 / G along H, and
 // G threads for other channels. Its stages are the planes of all input channels, in order: plane z of channel c meets
 // layer z of the kernels. weight: (groups, blocks of channels, per_in, depth, KH * KW, G * DEEP).
-// Sums are added up every so many stages, and within a stage whose plane is large.
-template <typename Stored, typename Number, int KH, int KW, int SH, int SW, int G, int SUMS>
-__global__ void __launch_bounds__(THREADS)
+// A chain ends after so many stages, and within one whose plane is large.
+template <typename Stored, typename Number, int KH, int KW, int SH, int SW, int G>
+__global__ void __launch_bounds__(THREADS, SW == 1 ? 2 : 1)
     channels(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
              const int *__restrict__ voxels, const Layout<Number> layout, const Channels problem,
              const Number *__restrict__ weight, const Number *__restrict__ bias, Number *__restrict__ out) {
@@ -664,37 +673,28 @@ __global__ void __launch_bounds__(THREADS)
   __shared__ Vector<Number> planes[2][Part::items / X], taps[2][TAPS];
   const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
   const int thread = threadIdx.x, tx = thread % 16, ty = thread / 16 % HIGH, g = thread / 16 / HIGH;
-  const int parts = (problem.per_out + G * DEEP - 1) / (G * DEEP), all = parts * problem.groups;
-  // Neighbouring blocks share what they read: first those of other output channels.
-  const int part_number = int(blockIdx.x % all);
-  Index tile = blockIdx.x / all;
-  const int group = part_number / parts, first = part_number % parts * (G * DEEP) + g * DEEP;
-  const int across = (problem.size[2] + WIDE - 1) / WIDE, down = (problem.size[1] + HIGH - 1) / HIGH;
-  const int w = int(tile % across) * WIDE;
-  tile /= across;
-  const int h = int(tile % down) * HIGH, d = int(tile / down);
+  const Corner<WIDE, HIGH, G * DEEP> corner(problem, blockIdx.x);
   const int stages = problem.per_in * problem.depth;
   const Vector<Number> *stage_taps =
-      reinterpret_cast<const Vector<Number> *>(weight) + Index(part_number) * stages * TAPS;
+      reinterpret_cast<const Vector<Number> *>(weight) + Index(corner.part) * stages * TAPS;
 
   Part part;
-  part.place(source, thread, h * SH, w * SW, (problem.size[1] - 1) * SH + KH, (problem.size[2] - 1) * SW + KW);
+  part.place(source, thread, corner.h * SH, corner.w * SW, (problem.size[1] - 1) * SH + KH, (problem.size[2] - 1) * SW + KW);
   Vector<Number> held[TAP_LOADS];
-  int c = group * problem.per_in, z = 0;  // of the stage that is on its way
+  int c = corner.group * problem.per_in, z = 0;  // of the stage that is on its way
   auto fetch = [&]() {
-    part.fetch(source, source.channel(c), source.looked_up(depths, d * problem.stride + z * problem.dilation));
+    part.fetch(source, source.channel(c), source.looked_up(depths, corner.d * problem.stride + z * problem.dilation));
 #pragma unroll
     for (int i = 0; i < TAP_LOADS; ++i)
       if (thread + i * THREADS < TAPS) held[i] = stage_taps[thread + i * THREADS];
   };
   fetch();
-  Number chain[DEEP][X] = {};
-  Total<Number, SUMS> totals[DEEP][X];
+  Number totals[DEEP][X] = {}, chains[DEEP][X] = {};
   auto flush = [&]() {
 #pragma unroll
     for (int r = 0; r < DEEP; ++r)
 #pragma unroll
-      for (int x = 0; x < X; ++x) totals[r][x].add(chain[r][x]), chain[r][x] = 0;
+      for (int x = 0; x < X; ++x) add_chain(totals[r][x], chains[r][x]);
   };
   int chained = 0;
   for (int stage = 0; stage < stages; ++stage) {
@@ -719,30 +719,32 @@ __global__ void __launch_bounds__(THREADS)
 #pragma unroll
         for (int r = 0; r < DEEP; ++r)
 #pragma unroll
-          for (int x = 0; x < X; ++x) chain[r][x] = multiply_add(factors[r], window[x * SW + k], chain[r][x]);
+          for (int x = 0; x < X; ++x) chains[r][x] = multiply_add(factors[r], window[x * SW + k], chains[r][x]);
       }
       if (ROWS < KH && ((y + 1) % ROWS == 0 || y + 1 == KH)) flush();
     }
     if (ROWS == KH && ++chained == problem.chained) chained = 0, flush();
   }
   flush();
-  if (h + ty >= problem.size[1]) return;
+  const Corner<WIDE, HIGH, G * DEEP> again(problem, opaque(blockIdx.x));
+  const int h = again.h + ty, w = again.w + tx * X, first = again.first + g * DEEP;
+  if (h >= problem.size[1]) return;
 #pragma unroll
   for (int r = 0; r < DEEP; ++r) {
     if (first + r >= problem.per_out) break;
-    const int channel = group * problem.per_out + first + r;
+    const int channel = again.group * problem.per_out + first + r;
     const Number more = bias ? bias[channel] : Number(0);
     Number *target = opaque(
-        out + ((Index(channel) * problem.size[0] + d) * problem.size[1] + h + ty) * problem.size[2] + w + tx * X);
+        out + ((Index(channel) * problem.size[0] + again.d) * problem.size[1] + h) * problem.size[2] + w);
     Vector<Number> result;
 #pragma unroll
-    for (int x = 0; x < X; ++x) result.at[x] = totals[r][x].sum + more;
+    for (int x = 0; x < X; ++x) result.at[x] = totals[r][x] + more;
     if (problem.aligned) {
-      if (w + tx * X < problem.size[2]) *reinterpret_cast<Vector<Number> *>(target) = result;
+      if (w < problem.size[2]) *reinterpret_cast<Vector<Number> *>(target) = result;
     } else {
 #pragma unroll
       for (int x = 0; x < X; ++x)
-        if (w + tx * X + x < problem.size[2]) target[x] = result.at[x];
+        if (w + x < problem.size[2]) target[x] = result.at[x];
     }
   }
 }

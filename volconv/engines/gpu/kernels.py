@@ -354,8 +354,8 @@ def columns(
     function(stream, grid, (256, 1, 1), args)
 
 
-#: Output channels of a thread of ``channels``, and the fewest taps after which its sums may be parted.
-_DEEP, _CHAIN, _ROUNDINGS = 8, 28, 30
+#: DEEP and CHAIN of ``kernels.cu``.
+_DEEP, _CHAIN = 8, 28
 
 
 def threads_deep(per_out: int) -> int:
@@ -389,19 +389,6 @@ def pack_channels(weight: NDArray[Any], groups: int) -> NDArray[Any]:
     return np.ascontiguousarray(np.moveaxis(packed.reshape(groups, parts, deep, per_in, kd, kh * kw), 2, -1))
 
 
-def _sums(stages: int, kh: int, kw: int) -> tuple[int, int]:
-    """Stages in a chain of ``channels``, and how chains are added up: 1 as they are, 2 with compensation."""
-    taps = kh * kw
-    if taps > _CHAIN:
-        rows = _CHAIN // kw
-        return 1, 1 if rows * kw + stages * -(-kh // rows) - 1 <= _ROUNDINGS else 2
-    most = _CHAIN // taps
-    for chained in range(most, 0, -1):
-        if chained * taps + -(-stages // chained) - 1 <= _ROUNDINGS:
-            return chained, 1
-    return most, 2
-
-
 def channels(
     device: Device,
     stream: Stream,
@@ -414,7 +401,6 @@ def channels(
     stride: Triple = (1, 1, 1),
     dilation: int = 1,
     groups: int = 1,
-    compensated: bool | None = None,
 ) -> None:
     """Correlate several channels with kernels of up to 7 along H and W.
 
@@ -435,9 +421,6 @@ def channels(
     dilation : int
         Along D; it is 1 along H and W.
     groups : int
-    compensated : bool, optional
-        How partial sums are added up. Unless it is said: with compensation where there are so many that errors might
-        exceed their bound without it.
     """
     if out.size == 0:
         return
@@ -445,9 +428,6 @@ def channels(
     (kd, kh, kw), (sd, sh, sw) = kernel, stride
     per_in, per_out = source.channels // groups, outputs // groups
     deep = threads_deep(per_out)
-    chained, kind = _sums(per_in * kd, kh, kw)
-    if compensated is not None:
-        kind = 2 if compensated else 1
     problem = _struct(
         per_in=per_in,
         per_out=per_out,
@@ -456,11 +436,11 @@ def channels(
         stride=sd,
         dilation=dilation,
         size=(d, h, w),
-        chained=chained,
+        chained=max(1, _CHAIN // (kh * kw)),
         aligned=_aligned(out),
     )
     tiles = -(-w // (16 * _vector(out.dtype))) * -(-h // (16 // deep)) * d
     number = _number(out.dtype)
-    function = device.function(f"channels<{source.stored}, {number}, {kh}, {kw}, {sh}, {sw}, {deep}, {kind}>")
+    function = device.function(f"channels<{source.stored}, {number}, {kh}, {kw}, {sh}, {sw}, {deep}>")
     args = [*source.arguments(out.dtype), problem, packed, _NONE if bias is None else bias, out]
     function(stream, (tiles * groups * -(-per_out // (_DEEP * deep)), 1, 1), (256, 1, 1), args)
