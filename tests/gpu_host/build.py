@@ -23,6 +23,11 @@ def missing() -> str:
     return "" if shutil.which("g++") else "needs g++"
 
 
+def sanitized() -> bool:
+    """Whether this process has AddressSanitizer, which libraries are then compiled for."""
+    return "libasan" in os.environ.get("LD_PRELOAD", "")
+
+
 def folder() -> Path:
     """Where libraries are kept: on this machine, since they are compiled for its processor."""
     path = Path(tempfile.gettempdir()) / f"volconv-gpu-host-{os.getuid()}"
@@ -43,10 +48,10 @@ def program(expressions: tuple[str, ...]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def library(expressions: tuple[str, ...], *, sanitize: bool = False) -> Path:
+def library(expressions: tuple[str, ...]) -> Path:
     """The shared library of these expressions, compiled if it is not there yet."""
     text = program(expressions)
-    flags = FLAGS + (SANITIZE if sanitize else ())
+    flags = FLAGS + (SANITIZE if sanitized() else ())
     parts = (text, HEADER.read_text(), SOURCE.read_text(), " ".join(flags))
     target = folder() / (hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32] + ".so")
     if not target.exists():
@@ -60,10 +65,10 @@ def library(expressions: tuple[str, ...], *, sanitize: bool = False) -> Path:
     return target
 
 
-def load(groups: list[tuple[str, ...]], *, sanitize: bool = False) -> dict[str, tuple[ctypes.CDLL, int]]:
+def load(groups: list[tuple[str, ...]]) -> dict[str, tuple[ctypes.CDLL, int]]:
     """Library and number of every expression; groups are compiled side by side."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        paths = list(pool.map(lambda group: library(group, sanitize=sanitize), groups))
+        paths = list(pool.map(library, groups))
     found = {}
     for group, path in zip(groups, paths):
         loaded = ctypes.CDLL(str(path))

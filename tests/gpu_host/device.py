@@ -46,8 +46,6 @@ class HostDevice:
         Kernels compiled together before the first is called; others are compiled when they are.
     order : int
         In which order threads and blocks run: 0 as they are, 1 backwards, 2 permuted.
-    sanitize : bool
-        With AddressSanitizer, which must be loaded before Python is.
     """
 
     xp = np
@@ -55,13 +53,13 @@ class HostDevice:
     capability = (9, 0)
     multiprocessors = 2
 
-    def __init__(self, expressions=(), order=0, sanitize=False):
-        self.order, self.sanitize = order, sanitize
-        self._known = build.load([tuple(group) for group in expressions], sanitize=sanitize)
+    def __init__(self, expressions=(), order=0):
+        self.order = order
+        self._known = build.load([tuple(group) for group in expressions])
 
     def function(self, expression):
         if expression not in self._known:
-            self._known |= build.load([(expression,)], sanitize=self.sanitize)
+            self._known |= build.load([(expression,)])
         library, number = self._known[expression]
         launch, parameter = getattr(library, f"launch_{number}"), getattr(library, f"parameter_{number}")
 
