@@ -317,11 +317,16 @@ __host__ __device__ constexpr int chained_rows(int kd, int kh, int kw) {
   return rows;
 }
 
+// Blocks that share a multiprocessor: the fewer taps, the more its memory has to do, and the more must be under way.
+__host__ __device__ constexpr int resident(int taps, int bytes) {
+  return taps <= 27 ? 4 : bytes == 8 ? 1 : taps <= 125 ? 3 : 2;
+}
+
 // One output channel of one input channel; stride and dilation 1. A block marches along D, and so does a queue of the
 // sums that a plane adds to. Planes are double-buffered: while one is used, the next is loaded. A thread has neighbouring
 // outputs along W; where lines are not aligned they are stored by way of shared memory, so that warps store whole lines.
 template <typename Stored, typename Number, int KD, int KH, int KW>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, resident(KD * KH * KW, sizeof(Number)))
     small(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
           const int *__restrict__ voxels, const Layout<Number> layout, const March march,
           const Weights<Number, KD * KH * KW> weights, const Number bias, Number *__restrict__ out) {
@@ -657,7 +662,7 @@ template <int WIDE, int HIGH, int MANY> struct Corner {
 // layer z of the kernels. weight: (groups, blocks of channels, per_in, depth, KH * KW, G * DEEP).
 // A chain ends after so many stages, and within one whose plane is large.
 template <typename Stored, typename Number, int KH, int KW, int SH, int SW, int G>
-__global__ void __launch_bounds__(THREADS, SW == 1 ? 2 : 1)
+__global__ void __launch_bounds__(THREADS, SH * SW < 4 ? 2 : 1)
     channels(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
              const int *__restrict__ voxels, const Layout<Number> layout, const Channels problem,
              const Number *__restrict__ weight, const Number *__restrict__ bias, Number *__restrict__ out) {
@@ -667,7 +672,8 @@ __global__ void __launch_bounds__(THREADS, SW == 1 ? 2 : 1)
     HIGH = 16 / G,
     TAPS = KH * KW * G * DEEP / X,  // vectors
     TAP_LOADS = (TAPS + THREADS - 1) / THREADS,
-    ROWS = KH * KW <= CHAIN ? KH : CHAIN / KW  // in a chain
+    ROWS = KH * KW <= CHAIN ? KH : CHAIN / KW,  // in a chain
+    UNROLLED = KH * KW <= 9 ? KH : 1            // more, and the compiler would load too much too early
   };
   typedef Plane<Stored, Number, (HIGH - 1) * SH + KH, (WIDE - 1) * SW + KW> Part;
   __shared__ Vector<Number> planes[2][Part::items / X], taps[2][TAPS];
@@ -708,7 +714,7 @@ __global__ void __launch_bounds__(THREADS, SW == 1 ? 2 : 1)
       stage_taps += TAPS;
       fetch();
     }
-#pragma unroll
+#pragma unroll(UNROLLED)
     for (int y = 0; y < KH; ++y) {
       Window<Number, (X - 1) * SW + KW> window;
       window.load(planes[stage & 1] + (ty * SH + y) * (Part::pitch / X) + tx * SW);
