@@ -20,12 +20,12 @@ ARCHITECTURES = [75, 80, 86, 90, 100, 120]
 NUMBERS = ["unsigned char, float", "double, double"]
 TYPICAL = [
     "gather<Half, float>",
-    "generic<float, float>",
-    "columns<short, float>",
+    "generic<float, float, 4>",
+    "columns<short, float, Half>",
     "small<float, float, 3, 3, 3>",
     "along_lines<float, float, 0, 13, 1>",
     "along_voxels<unsigned char, float, 13, 1>",
-    "channels<float, float, 3, 3, 1, 1, 2>",
+    "channels<float, float, 3, 3, 1, 1, 8, 2>",
 ]
 LARGE = [
     *(
@@ -33,8 +33,8 @@ LARGE = [
         for numbers in NUMBERS
         for name, rest in (
             ("gather", ""),
-            ("generic", ""),
-            ("columns", ""),
+            ("generic", ", 4"),
+            ("columns", f", {numbers.split(', ')[1]}"),
             *(
                 ("small", f", {kd}, {kh}, {kw}")
                 for kd, kh, kw in ((3, 3, 3), (5, 5, 5), (7, 7, 7), (1, 7, 7), (7, 1, 1))
@@ -42,7 +42,7 @@ LARGE = [
             *(("along_lines", f", {axis}, {taps}, {s}") for axis, taps, s in ((0, 31, 1), (1, 127, 2))),
             *(("along_voxels", f", {taps}, {s}") for taps, s in ((31, 1), (127, 2))),
             *(
-                ("channels", f", {k}, {k}, {s}, {s}, {g}")
+                ("channels", f", {k}, {k}, {s}, {s}, 8, {g}")
                 for (k, s), g in itertools.product(((1, 1), (3, 1), (7, 1), (3, 2), (7, 2)), (1, 2, 4))
             ),
         )

@@ -6,6 +6,8 @@ import functools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import reference
 from gpu_host import build
@@ -32,7 +34,13 @@ STORED = {
 MODES = ["zeros", "reflect", "replicate", "circular", "symmetric"]
 
 #: Kernels and strides that are tried, by test; the functions for them are compiled together.
-SMALL = [("int16", (3, 3, 3)), ("float32", (1, 2, 7)), ("float32", (5, 5, 5)), ("float64", (2, 1, 4))]
+SMALL = [
+    ("int16", (3, 3, 3)),
+    ("float32", (3, 3, 3)),
+    ("float32", (1, 2, 7)),
+    ("float32", (5, 5, 5)),
+    ("float64", (2, 1, 4)),
+]
 ALONG = [("int16", 2, 3, 1), ("int16", 1, 4, 2), ("float32", 0, 13, 1), ("float32", 2, 31, 2), ("float64", 1, 5, 1)]
 CHANNELS = [
     # dtype, groups, C_in, C_out, kernel, stride, dilation along D
@@ -42,7 +50,7 @@ CHANNELS = [
     ("float32", 1, 2, 1, (2, 7, 5), (1, 1, 1), 1),
     ("float64", 1, 2, 3, (2, 1, 3), (3, 1, 1), 1),
 ]
-DEEP = {9: 2, 5: 1, 25: 4, 1: 1, 3: 1}
+DEEP = {9: "8, 2", 5: "8, 1", 25: "8, 4", 1: "4, 1", 3: "4, 1"}
 
 
 def numbers(dtype):
@@ -55,10 +63,18 @@ EXPRESSIONS = (
         *(f"gather<{stored}, float>" for stored in STORED.values()),
         "gather<double, double>",
         *(f"small<{numbers(dtype)}, {kd}, {kh}, {kw}>" for dtype, (kd, kh, kw) in SMALL),
-        *(f"columns<{numbers(dtype)}>" for dtype in ("int16", "float64")),
+        *(
+            "generic<unsigned char, float, 1>",
+            "columns<unsigned char, float, float>",
+            "small<unsigned char, float, 1, 1, 1>",
+        ),
+        *("along_voxels<unsigned char, float, 1, 1>", "along_lines<unsigned char, float, 0, 1, 1>"),
+        *("along_lines<unsigned char, float, 1, 1, 1>", "channels<unsigned char, float, 1, 1, 1, 1, 4, 1>"),
+        *("columns<short, float, float>", "columns<double, double, double>", "columns<float, float, Half>"),
     ),
     (
-        *(f"generic<{numbers(dtype)}>" for dtype in ("int16", "float32", "float64")),
+        *("generic<short, float, 4>", "generic<short, float, 1>", "generic<float, float, 1>"),
+        "generic<double, double, 4>",
         *(
             f"along_voxels<{numbers(dtype)}, {taps}, {stride}>"
             if axis == 2
@@ -183,6 +199,44 @@ class TestGather:
         for index in np.ndindex(3, 2, 2):
             box = [slice(i * s, i * s + t) for i, s, t in zip(index, step, tile)]
             np.testing.assert_array_equal(got[index], behind[(slice(None), *box)])
+
+
+class TestFarVoxels:
+    """Places beyond 2**31 items: three planes of 2**30 voxels, of which the system gives only what is touched."""
+
+    PLANE = 1 << 15
+
+    def source(self):
+        values = np.zeros((1, 3, self.PLANE, self.PLANE), np.uint8)
+        values[0, 2, -2:, -3:] = np.arange(6).reshape(2, 3)
+        tables = ([2], [self.PLANE - 2, self.PLANE - 1], [self.PLANE - 3, self.PLANE - 2, self.PLANE - 1])
+        return kernels.Source(values, tuple(np.array(table, np.int32) for table in tables))
+
+    def test_all_kernels_reach_them(self):
+        source, one = self.source(), np.ones((1, 1, 1, 1, 1), np.float32)
+        expected = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+        for got in (
+            run(kernels.gather, expected.shape, np.float32, source),
+            run(kernels.generic, expected.shape, np.float32, source, one, None),
+            run(kernels.columns, (1, 6), np.float32, source, (1, 1, 1), size=(1, 2, 3)).reshape(expected.shape),
+            run(kernels.small, expected.shape, np.float32, source, one, None),
+            *(run(kernels.along, expected.shape, np.float32, source, axis, one[0, 0, 0, 0]) for axis in range(3)),
+            run(
+                kernels.channels,
+                expected.shape,
+                np.float32,
+                source,
+                kernels.pack_channels(one, 1),
+                None,
+                kernel=(1,) * 3,
+            ),
+        ):
+            np.testing.assert_array_equal(got, expected)
+
+    def test_a_plane_may_be_too_large_for_some(self):
+        values = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (1, 1, 2, 1 << 16), (0, 0, 1 << 31, 1))
+        assert self.source().flat
+        assert not kernels.Source(values).flat
 
 
 class TestGeneric:
@@ -413,3 +467,49 @@ class TestColumns:
                 (1 + c, *(slice(t * e, t * e + (n - 1) * s + 1, s) for t, e, n, s in zip(tap, dilation, size, stride)))
             ]
             np.testing.assert_array_equal(got[row], seen.reshape(-1)[begin : begin + count])
+
+    def test_half_precision_is_rounded_as_by_numpy(self):
+        below = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+        below = np.sort(below[np.isfinite(below)])
+        middle = (below[:-1] + below[1:]) / 2  # the tie, and what lies beside it
+        beside = np.nextafter(middle, np.float32(1e9)), np.nextafter(middle, np.float32(-1e9))
+        others = np.float32([65519.99, 65520, 1e9, 1e-9, -1e-9, np.inf, -np.inf, np.nan])
+        values = np.concatenate([below, middle, *beside, others])
+        source = kernels.Source(values.reshape(1, 1, 1, -1))
+        got = run(kernels.columns, (1, len(values)), np.float16, source, (1, 1, 1), size=(1, 1, len(values)))
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(got[0], values.astype(np.float16))
+
+
+class TestBlocks:
+    """Outputs have the same bits in whatever block they are computed."""
+
+    @settings(max_examples=15, deadline=None)
+    @given(st.data())
+    def test_bits_do_not_depend_on_where_a_block_begins(self, data):
+        rng = np.random.default_rng(16)
+        kernel, size = (3, 3, 3), (18, 19, 70)
+        x, w = voxels(rng, "float32", (2, *(n + 2 for n in size))), voxels(rng, "float32", (2, 1, *kernel))
+        packed = kernels.pack_channels(voxels(rng, "float32", (9, 2, *kernel)), 1)
+        taps = voxels(rng, "float32", 13)
+        launches = {
+            "small": (kernels.small, 2, kernel, (w, None), {}),
+            "channels": (kernels.channels, 9, kernel, (packed, None), {"kernel": kernel}),
+            "generic": (kernels.generic, 2, kernel, (w, None), {"groups": 2}),
+            "along": (kernels.along, 2, (13, 1, 1), (0, taps), {}),
+        }
+        launch, outputs, kernel, args, parameters = launches[data.draw(st.sampled_from(sorted(launches)))]
+        whole = size_of(kernels.Source(x), kernel)
+        box = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(1, n)))) for n in whole]
+        box = [slice(low, max(high, low + 1)) for low, high in box]
+        seen = [slice(each.start, each.stop + k - 1) for each, k in zip(box, kernel)]
+        got = run(
+            launch,
+            (outputs, *(each.stop - each.start for each in box)),
+            np.float32,
+            kernels.Source(x[(slice(None), *seen)]),
+            *args,
+            **parameters,
+        )
+        expected = run(launch, (outputs, *whole), np.float32, kernels.Source(x), *args, **parameters)
+        np.testing.assert_array_equal(got, expected[(slice(None), *box)])

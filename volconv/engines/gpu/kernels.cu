@@ -30,6 +30,29 @@ __device__ __forceinline__ float half_value(Half half) {
 #endif
 }
 
+__device__ __forceinline__ void write(float *place, float value) { *place = value; }
+__device__ __forceinline__ void write(double *place, double value) { *place = value; }
+
+// Rounded to the nearest, to even where there are two.
+__device__ __forceinline__ void write(Half *place, float value) {
+#ifdef __CUDA_ARCH__
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(place->bits) : "f"(value));
+#else
+  const unsigned short sign = std::signbit(value) ? 0x8000 : 0;
+  const float size = fabsf(value);
+  int bits;
+  if (std::isnan(value)) {
+    bits = 0x7fff;
+  } else if (size >= 65520.0f) {
+    bits = 0x7c00;
+  } else {
+    const int exponent = size < 6.103515625e-05f ? -14 : ilogbf(size);
+    bits = (exponent + 14) * 1024 + int(lrintf(ldexpf(size, 10 - exponent)));
+  }
+  place->bits = static_cast<unsigned short>(bits | sign);
+#endif
+}
+
 template <typename Number, typename Stored> __device__ __forceinline__ Number number(Stored value) {
   return static_cast<Number>(value);
 }
@@ -114,11 +137,22 @@ template <typename Stored, typename Number> struct Source {
     return layout.scaling ? scaled(value, layout.slope, intercept) : value;
   }
 
-  // Any voxel of the padded block.
-  __device__ __forceinline__ Number value(int c, int d, int h, int w) const {
-    d = looked_up(depths, d), h = looked_up(rows, h), w = looked_up(voxels, w);
-    if ((d | h | w) < 0) return fill(c);
-    return loaded(channel(c) + d * layout.depth + h * layout.row + w * layout.voxel, intercept(c));
+  // A line of the padded block along W.
+  struct Line {
+    const Stored *start;
+    Number fill, intercept;
+    bool filled;
+  };
+
+  __device__ __forceinline__ Line line(int c, int d, int h) const {
+    d = looked_up(depths, d), h = looked_up(rows, h);
+    const bool filled = (d | h) < 0;
+    return {opaque(channel(c) + (filled ? 0 : d * layout.depth + h * layout.row)), fill(c), intercept(c), filled};
+  }
+
+  __device__ __forceinline__ Number at(const Line &line, int w) const {
+    w = looked_up(voxels, w);
+    return line.filled || w < 0 ? line.fill : loaded(line.start + w * layout.voxel, line.intercept);
   }
 };
 
@@ -150,9 +184,10 @@ __global__ void __launch_bounds__(THREADS)
   const int y = int(rest % tiles.number[1]) * tiles.step[1] + h;
   const int z = int(rest / tiles.number[1]) * tiles.step[0] + d;
   const bool within = z < tiles.padded[0] && y < tiles.padded[1];
+  const typename Source<Stored, Number>::Line from = source.line(c, within ? z : 0, within ? y : 0);
   for (int w = threadIdx.x; w < tiles.size[2]; w += blockDim.x) {
     const bool there = within && first + w < tiles.padded[2];
-    out[line * tiles.size[2] + w] = there ? source.value(c, z, y, first + w) : Number(0);
+    out[line * tiles.size[2] + w] = there ? source.at(from, first + w) : Number(0);
   }
 }
 
@@ -163,11 +198,12 @@ struct Correlation {
   int per_in, per_out, groups, kernel[3], stride[3], dilation[3], size[3];
 };
 
-// Taps whose products are one chain of multiply-adds, and how many output channels share what a thread loads.
-enum { CHAIN = 28, SHARE = 4 };
+// Taps whose products are one chain of multiply-adds.
+enum { CHAIN = 28 };
 
-// out: (groups * per_out, size). weight: (groups * per_out, per_in, kernel). A block is 32 outputs along W in 8 lines.
-template <typename Stored, typename Number>
+// out: (groups * per_out, size). weight: (groups * per_out, per_in, kernel). A block is 32 outputs along W in 8 lines;
+// SHARE output channels share what a thread loads.
+template <typename Stored, typename Number, int SHARE>
 __global__ void __launch_bounds__(THREADS, 1)
     generic(const Stored *values, const int *depths, const int *rows, const int *voxels, Layout<Number> layout,
             Correlation problem, const Number *__restrict__ weight, const Number *__restrict__ bias,
@@ -197,10 +233,11 @@ __global__ void __launch_bounds__(THREADS, 1)
     const int channel = group * problem.per_in + c;
     for (int z = 0; z < kernel[0]; ++z) {
       for (int y = 0; y < kernel[1]; ++y) {
+        const typename Source<Stored, Number>::Line from =
+            source.line(channel, d * problem.stride[0] + z * problem.dilation[0],
+                        h * problem.stride[1] + y * problem.dilation[1]);
         for (int x = 0; x < kernel[2]; ++x, ++tap) {
-          const Number value = source.value(channel, d * problem.stride[0] + z * problem.dilation[0],
-                                            h * problem.stride[1] + y * problem.dilation[1],
-                                            w * problem.stride[2] + x * problem.dilation[2]);
+          const Number value = source.at(from, w * problem.stride[2] + x * problem.dilation[2]);
 #pragma unroll
           for (int r = 0; r < SHARE; ++r) chains[r] = multiply_add(weights[r][tap], value, chains[r]);
           if (++length == CHAIN) {
@@ -598,12 +635,12 @@ __global__ void __launch_bounds__(THREADS)
 // ---- columns: neighbourhoods as a matrix ---------------------------------------------------------------------------
 
 // out: (per_in * taps, count): for each tap of each channel from channel first on what it meets at outputs begin,
-// begin + 1, ..., which are counted along W, then H, then D.
-template <typename Stored, typename Number>
+// begin + 1, ..., which are counted along W, then H, then D. Out may be narrower than Number.
+template <typename Stored, typename Number, typename Out>
 __global__ void __launch_bounds__(THREADS, 1)
     columns(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
             const int *__restrict__ voxels, const Layout<Number> layout, const Correlation problem, const int first,
-            const Index begin, const Index count, Number *__restrict__ out) {
+            const Index begin, const Index count, Out *__restrict__ out) {
   const Source<Stored, Number> source = {values, depths, rows, voxels, layout};
   const Index column = Index(blockIdx.x) * THREADS + threadIdx.x;
   if (column >= count) return;
@@ -613,18 +650,12 @@ __global__ void __launch_bounds__(THREADS, 1)
   const int h = int(rest % problem.size[1]) * problem.stride[1], d = int(rest / problem.size[1]) * problem.stride[0];
   const int *kernel = problem.kernel;
   for (int layer = blockIdx.y; layer < problem.per_in * kernel[0]; layer += gridDim.y) {
-    const int c = first + layer / kernel[0];
-    const int z = source.looked_up(depths, d + layer % kernel[0] * problem.dilation[0]);
-    const Number fill = source.fill(c), intercept = source.intercept(c);
-    const Stored *plane = source.channel(c) + z * layout.depth;
-    Number *target = out + Index(layer) * kernel[1] * kernel[2] * count + column;
+    Out *target = out + Index(layer) * kernel[1] * kernel[2] * count + column;
     for (int y = 0; y < kernel[1]; ++y) {
-      const int row = source.looked_up(rows, h + y * problem.dilation[1]);
-      for (int x = 0; x < kernel[2]; ++x, target += count) {
-        const int voxel = source.looked_up(voxels, w + x * problem.dilation[2]);
-        *target = (z | row | voxel) < 0 ? fill
-                                        : source.loaded(plane + row * layout.row + voxel * layout.voxel, intercept);
-      }
+      const typename Source<Stored, Number>::Line from =
+          source.line(first + layer / kernel[0], d + layer % kernel[0] * problem.dilation[0],
+                      h + y * problem.dilation[1]);
+      for (int x = 0; x < kernel[2]; ++x, target += count) write(target, source.at(from, w + x * problem.dilation[2]));
     }
   }
 }
@@ -635,9 +666,6 @@ __global__ void __launch_bounds__(THREADS, 1)
 struct Channels {
   int per_in, per_out, groups, depth, stride, dilation, size[3], chained, aligned;
 };
-
-// Output channels of a thread.
-enum { DEEP = 8 };
 
 // Where a block's outputs begin, and their part of a group's channels. Neighbouring blocks share what they read: first
 // those of other channels.
@@ -657,11 +685,11 @@ template <int WIDE, int HIGH, int MANY> struct Corner {
   }
 };
 
-// A thread has neighbouring outputs along W of DEEP output channels; a block 16 threads along W, 16 / G along H, and
+// A thread has neighbouring outputs along W of DEEP (4 or 8) output channels; a block 16 threads along W, 16 / G along H, and
 // G threads for other channels. Its stages are the planes of all input channels, in order: plane z of channel c meets
 // layer z of the kernels. weight: (groups, blocks of channels, per_in, depth, KH * KW, G * DEEP).
 // A chain ends after so many stages, and within one whose plane is large.
-template <typename Stored, typename Number, int KH, int KW, int SH, int SW, int G>
+template <typename Stored, typename Number, int KH, int KW, int SH, int SW, int DEEP, int G>
 __global__ void __launch_bounds__(THREADS, SH * SW < 4 ? 2 : 1)
     channels(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
              const int *__restrict__ voxels, const Layout<Number> layout, const Channels problem,

@@ -218,8 +218,9 @@ def generic(
         dilation=dilation,
         size=(d, h, w),
     )
-    function = device.function(f"generic<{source.stored}, {_number(out.dtype)}>")
-    lines = groups * -(-(outputs // groups) // 4) * d * h
+    share = 4 if outputs > groups else 1
+    function = device.function(f"generic<{source.stored}, {_number(out.dtype)}, {share}>")
+    lines = groups * -(-(outputs // groups) // share) * d * h
     grid = (-(-w // 32) * -(-lines // 8), 1, 1)
     args = [*source.arguments(out.dtype), problem, weight, _NONE if bias is None else bias, out]
     function(stream, grid, (32, 8, 1), args)
@@ -336,7 +337,7 @@ def columns(
     kernel : tuple of 3 ints
         (kD, kH, kW).
     out : (C * kD * kH * kW, n) device array
-        For channels ``first``, ``first + 1``, ... of the source, taps in order: a weight's own.
+        For channels ``first``, ``first + 1``, ... of the source, taps in order: a weight's own. May be float16, too.
     size : tuple of 3 ints
         (d, h, w) of all outputs.
     first : int
@@ -348,23 +349,29 @@ def columns(
         return
     channels, count = out.shape[0] // math.prod(kernel), out.shape[1]
     problem = _struct(per_in=channels, per_out=0, groups=1, kernel=kernel, stride=stride, dilation=dilation, size=size)
-    function = device.function(f"columns<{source.stored}, {_number(out.dtype)}>")
+    dtype = np.result_type(out.dtype, np.float32)
+    written = "Half" if out.dtype == np.float16 else _number(dtype)
+    function = device.function(f"columns<{source.stored}, {_number(dtype)}, {written}>")
     grid = (-(-count // 256), min(channels * kernel[0], 65535), 1)
-    args = [*source.arguments(out.dtype), problem, np.int32(first), np.int64(begin), np.int64(count), out]
+    args = [*source.arguments(dtype), problem, np.int32(first), np.int64(begin), np.int64(count), out]
     function(stream, grid, (256, 1, 1), args)
 
 
-#: DEEP and CHAIN of ``kernels.cu``.
-_DEEP, _CHAIN = 8, 28
+#: CHAIN of ``kernels.cu``.
+_CHAIN = 28
 
 
-def threads_deep(per_out: int) -> int:
-    """How many threads of a block of ``channels`` are there for other outputs: the fewest idle, then the most.
+def _deep(per_out: int) -> tuple[int, int]:
+    """Output channels of a thread of ``channels``, and how many threads of a block are there for others.
 
-    >>> [threads_deep(n) for n in (1, 8, 9, 24, 64)]
-    [1, 1, 2, 1, 4]
+    As few of them idle as can be, then as many as can be.
+
+    >>> [_deep(n) for n in (1, 8, 9, 24, 64)]
+    [(4, 1), (8, 1), (8, 2), (8, 1), (8, 4)]
     """
-    return min((1, 2, 4), key=lambda g: (-(-per_out // (_DEEP * g)) * g, -g))
+    if per_out <= 4:
+        return 4, 1
+    return 8, min((1, 2, 4), key=lambda threads: (-(-per_out // (8 * threads)) * threads, -threads))
 
 
 def pack_channels(weight: NDArray[Any], groups: int) -> NDArray[Any]:
@@ -382,7 +389,7 @@ def pack_channels(weight: NDArray[Any], groups: int) -> NDArray[Any]:
     """
     outputs, per_in, kd, kh, kw = weight.shape
     per_out = outputs // groups
-    deep = _DEEP * threads_deep(per_out)
+    deep = math.prod(_deep(per_out))
     parts = -(-per_out // deep)
     packed = np.zeros((groups, parts * deep, per_in, kd, kh * kw), weight.dtype)
     packed[:, :per_out] = weight.reshape(groups, per_out, per_in, kd, kh * kw)
@@ -427,7 +434,7 @@ def channels(
     outputs, d, h, w = out.shape
     (kd, kh, kw), (sd, sh, sw) = kernel, stride
     per_in, per_out = source.channels // groups, outputs // groups
-    deep = threads_deep(per_out)
+    deep, threads = _deep(per_out)
     problem = _struct(
         per_in=per_in,
         per_out=per_out,
@@ -439,8 +446,8 @@ def channels(
         chained=max(1, _CHAIN // (kh * kw)),
         aligned=_aligned(out),
     )
-    tiles = -(-w // (16 * _vector(out.dtype))) * -(-h // (16 // deep)) * d
+    tiles = -(-w // (16 * _vector(out.dtype))) * -(-h // (16 // threads)) * d
     number = _number(out.dtype)
-    function = device.function(f"channels<{source.stored}, {number}, {kh}, {kw}, {sh}, {sw}, {deep}>")
+    function = device.function(f"channels<{source.stored}, {number}, {kh}, {kw}, {sh}, {sw}, {deep}, {threads}>")
     args = [*source.arguments(out.dtype), problem, packed, _NONE if bias is None else bias, out]
-    function(stream, (tiles * groups * -(-per_out // (_DEEP * deep)), 1, 1), (256, 1, 1), args)
+    function(stream, (tiles * groups * -(-per_out // (deep * threads)), 1, 1), (256, 1, 1), args)
