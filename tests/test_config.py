@@ -46,6 +46,7 @@ def test_every_key(tmp_path):
         algorithm = "direct"
         backend = "numpy"
         gpu-memory = "2G"
+        allow-tf32 = true
         threads = 4
         memory = "512M"
         output = "out/{stem}/"
@@ -90,6 +91,7 @@ def test_every_key(tmp_path):
         "algorithm": "direct",
         "backend": "numpy",
         "gpu-memory": "2G",
+        "allow-tf32": True,
         "threads": "4",
         "memory": "512M",
         "output": f"{tmp_path}/out/{{stem}}/",

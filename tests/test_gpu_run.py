@@ -37,7 +37,8 @@ def devices(tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "_probe", lambda: USABLE)
     monkeypatch.setattr("volconv.engines.factors.LEAST_TAPS", 1)
 
-    def open_device(plan):
+    def open_device(plan, *, allow_tf32):
+        assert not allow_tf32  # as it is by default
         if plan.device_memory is not None:
             opened.append(DelayedDevice())
         return opened[-1] if plan.device_memory is not None else None
@@ -149,6 +150,18 @@ def test_a_complex_volume():
     assert np.allclose(read("numpy.nii"), read("cupy.nii"), rtol=1e-5, atol=1e-3)
 
 
+def test_tf32_is_for_those_who_ask(monkeypatch, capfd):
+    asked = []
+    monkeypatch.setattr("volconv.functional.open_device", lambda plan, *, allow_tf32: asked.append(allow_tf32))  # noqa: ARG005
+    make_nifti("in.nii", noise((9, 10, 11)))
+    line = ["apply", "in.nii", "-k", "box:size=3", "-o", "out.nii"]
+    command(*line, "--allow-tf32")
+    command(*line, "--skip-existing", code=4)
+    assert "allow tf32 yes (now none)" in " ".join(capfd.readouterr().err.split())
+    volconv.conv3d(noise((1, 5, 5, 5)), noise((1, 1, 3, 3, 3)))
+    assert asked == [True, False]
+
+
 # Memory that ends.
 
 
@@ -156,7 +169,7 @@ def failing(monkeypatch, fails):
     """Devices whose memory ends as said."""
     opened = []
 
-    def open_device(plan):
+    def open_device(plan, **_):
         if plan.device_memory is None:
             return None
         opened.append(DelayedDevice(fails))

@@ -83,13 +83,13 @@ def place(backend: str, gpu_memory: str | int | None, **how: Any) -> Placed:
     return Placed(there, fallback=make_plan(**(how | {"algorithm": "direct"})))
 
 
-def open_device(plan: Plan) -> Any:
-    """The GPU that a plan is for."""
+def open_device(plan: Plan, *, allow_tf32: bool = False) -> Any:
+    """The GPU that a plan is for; None on the CPU."""
     if plan.device_memory is None:
         return None
     from volconv.engines.gpu.cupy_device import CupyDevice
 
-    return CupyDevice(plan.device_memory.bound)
+    return CupyDevice(plan.device_memory.bound, allow_tf32=allow_tf32)
 
 
 def _probe() -> Probe:

@@ -233,6 +233,7 @@ KEYS: dict[str, _Key] = {
     "algorithm": _Key("a string", _text),
     "backend": _Key("a string", _text),
     "gpu-memory": _Key('an integer or a string, as in "2G"', _text_or_integer, _as_integers),
+    "allow-tf32": _Key("true or false", _flag),
     "threads": _Key("an integer", _integer, int),
     "memory": _Key('an integer or a string, as in "512M"', _text_or_integer, _as_integers),
     "output": _Key("a string", _text, place="path"),

@@ -53,6 +53,7 @@ def conv3d(
     algorithm: str = "auto",
     backend: str = "auto",
     gpu_memory: str | int | None = None,
+    allow_tf32: bool = False,
     threads: int | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
@@ -81,6 +82,9 @@ def conv3d(
         is large enough. There the bits are others, within the same bound.
     gpu_memory : str or int, optional
         Bytes, or text such as "2G", that may be taken of the GPU's memory; by default most of what is free.
+    allow_tf32 : bool
+        Whether a GPU may round float32 to 10 bits in products of matrices (algorithm "gemm"), which is faster: errors
+        are then up to a thousand times larger.
     threads : int, optional
         One for each core by default. The result's bits do not depend on it.
     out : array, optional
@@ -157,7 +161,15 @@ def conv3d(
         threads=threads,
         ends=Ends(source.info, sink.info),
     )
-    run(placed.plan, source, sink, weights, biases, device=open_device(placed.plan), fallback=placed.fallback)
+    run(
+        placed.plan,
+        source,
+        sink,
+        weights,
+        biases,
+        device=open_device(placed.plan, allow_tf32=allow_tf32),
+        fallback=placed.fallback,
+    )
     if overlaps:
         out[...] = target
     return out
@@ -188,6 +200,7 @@ def apply(
     algorithm: str = "auto",
     backend: str = "auto",
     gpu_memory: str | int | None = None,
+    allow_tf32: bool = False,
     threads: int | None = None,
     memory: str | int | None = None,
     options: Mapping[str, str] | None = None,
@@ -218,7 +231,7 @@ def apply(
         fits the volume.
     stride, padding, dilation : optional
         As in :func:`conv3d`. By default what an ONNX node says, and otherwise 1, 0 and 1.
-    padding_mode, padding_value, algorithm, backend, gpu_memory, threads
+    padding_mode, padding_value, algorithm, backend, gpu_memory, allow_tf32, threads
         As in :func:`conv3d`.
     groups : int, optional
         By default what an ONNX node says, 1, or the number of channels for a kernel that is applied to each by itself.
@@ -322,7 +335,7 @@ def apply(
             "note": "",
         }
         if skip_existing or not dry_run:
-            target["note"] = note(job, volume, labels, algorithm=algorithm, options=options)
+            target["note"] = note(job, volume, labels, algorithm=algorithm, allow_tf32=allow_tf32, options=options)
         there = existing(destination, target["note"], volume.names) if skip_existing else None
         replaced = () if there is None else there.differences
         if replaced and not overwrite:
@@ -373,7 +386,7 @@ def apply(
             if end is not None:
                 end.expect(Reading(reading.in_turn, reading.cache, spools))
         sink = files.enter_context(create_volume(destination, cache_bytes=traffic.target_cache, **target))
-        device = open_device(plan)
+        device = open_device(plan, allow_tf32=allow_tf32)
         outcome = run(plan, volume, sink, job.weight, job.bias, labels, progress, device, placed.fallback)
         ending = perf_counter()
         sink.commit()

@@ -33,7 +33,13 @@ _FACTS = '; {"volconv": '
 
 
 def note(
-    job: Job, volume: OpenVolume, mask: OpenVolume | None, *, algorithm: str, options: Mapping[str, str] | None
+    job: Job,
+    volume: OpenVolume,
+    mask: OpenVolume | None,
+    *,
+    algorithm: str,
+    allow_tf32: bool = False,
+    options: Mapping[str, str] | None,
 ) -> str:
     """One line for the output file: what it is made of, in a sentence, and how, as JSON.
 
@@ -46,6 +52,7 @@ def note(
     mask : OpenVolume or None
     algorithm : str
         As it was asked for; what "auto" picks follows from the rest.
+    allow_tf32 : bool
     options : dict or None
         Creation options.
 
@@ -73,6 +80,7 @@ def note(
         "dtype": job.output_dtype.name,
         "scaling": None if job.output_scaling is None else asdict(job.output_scaling),
         "algorithm": algorithm,
+        "allow_tf32": allow_tf32 or None,
         "co": dict(options or {}),
         "roi": None if job.box is None else [list(job.box.origin), list(job.box.size)],
         "activation": job.epilogue.activation,

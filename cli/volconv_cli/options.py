@@ -318,6 +318,11 @@ def creation_option(command: F) -> F:
 def backend_options(command: F) -> F:
     """Give where it is computed."""
     command = click.option(
+        "--allow-tf32",
+        is_flag=True,
+        help="On a GPU, round float32 to 10 bits in products of matrices: faster, with larger errors.",
+    )(command)
+    command = click.option(
         "--gpu-memory",
         type=gpu_memory_size,
         metavar="SIZE",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,17 @@ class CupyDevice:
     ----------
     memory : int
         Most bytes that arrays on the device may take.
+    allow_tf32 : bool
+        Whether products of float32 matrices may be rounded to 10 bits on the way.
     """
 
-    def __init__(self, memory: int) -> None:
+    def __init__(self, memory: int, *, allow_tf32: bool = False) -> None:
+        # One size of workspace, so that sums come in one order: cuBLAS reads it when it starts.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         import cupy
 
         self.xp: Any = cupy
+        self._allow_tf32 = allow_tf32
         self._pool = cupy.cuda.MemoryPool()
         self._pool.set_limit(size=memory)
         self._kernel = cache(self._compiled)
@@ -87,6 +93,16 @@ class CupyDevice:
         runtime = self.xp.cuda.runtime
         places = host.ctypes.data, device_array.data.ptr
         runtime.memcpyAsync(*places, host.nbytes, runtime.memcpyDeviceToHost, stream.used.ptr)
+
+    def matmul(self, first: Any, second: Any) -> Any:
+        """See :meth:`volconv.engines.gpu.device.Device.matmul`."""
+        core, kinds = self.xp._core, self.xp._core._routines_linalg
+        before = core.get_compute_type(np.float32)
+        core.set_compute_type(np.float32, kinds.COMPUTE_TYPE_TF32 if self._allow_tf32 else kinds.COMPUTE_TYPE_FP32)
+        try:
+            return self.xp.matmul(first, second)
+        finally:
+            core.set_compute_type(np.float32, before)
 
     def elapsed(self, first: Any, last: Any) -> float:
         """See :meth:`volconv.engines.gpu.device.Device.elapsed`."""

@@ -124,6 +124,10 @@ class Device(Protocol):
         """Copy from the device, likewise."""
         ...
 
+    def matmul(self, first: Array, second: Array) -> Array:
+        """Product of matrices; rounded to less on the way only where that was allowed."""
+        ...
+
     def elapsed(self, first: Event, last: Event) -> float:
         """Seconds between two events, when both have come."""
         ...

@@ -88,7 +88,7 @@ class Gemm:
                     if seen is not panel:
                         panel[:, :total] = seen
                     count = min(width, total)
-                    product = xp.matmul(matrices[group], panel)[:, :count]
+                    product = device.matmul(matrices[group], panel)[:, :count]
                     results[rows, begin : begin + count] = product + biases[rows]
 
         return compute
