@@ -218,7 +218,7 @@ def test_the_cpu_does_what_is_left_where_anything_would_do(monkeypatch):
     make_nifti("in.nii", noise((30, 31, 33)))
     volconv.apply("in.nii", "a.nii", KERNEL, padding=1, backend="numpy", algorithm="direct")
     monkeypatch.setattr(backends, "find_spec", lambda name: name)
-    monkeypatch.setattr(backends, "_worth_it", lambda plan, algorithm: True)  # noqa: ARG005
+    monkeypatch.setattr(backends, "START", -1)
     failing(monkeypatch, lambda number, size: number > 12)  # noqa: ARG005
     report = volconv.apply("in.nii", "b.nii", KERNEL, padding=1)
     assert report.device.fell_back
@@ -259,7 +259,7 @@ def test_a_gpu_that_cannot_be_used(monkeypatch, capfd):
     command("apply", "in.nii", "-k", "box:size=3", "-o", "out.nii", "--backend", "cupy", code=1)
     assert "backend 'cupy' cannot be used: CuPy is not installed" in capfd.readouterr().err
     monkeypatch.setattr(backends, "find_spec", lambda name: name)
-    monkeypatch.setattr(backends, "_worth_it", lambda plan, algorithm: True)  # noqa: ARG005
+    monkeypatch.setattr(backends, "START", -1)
     command("apply", "in.nii", "-k", "box:size=3", "-o", "out.nii")
     said = " ".join(capfd.readouterr().err.split())
     assert "note: computed on the CPU: CuPy is not installed; 'volconv doctor' tells what helps" in said

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: What ``backend`` may say.
 BACKENDS = ("auto", "numpy", "cupy")
 
+#: Seconds until a GPU does anything at all in a new process. Not measured yet.
+START = 1.5
+
 #: Part of a GPU's free memory that is taken where nobody says.
 SHARE = 0.8
 
@@ -68,10 +71,14 @@ def place(backend: str, gpu_memory: str | int | None, **how: Any) -> Placed:
         if not found.usable:
             raise BackendError(f"backend 'cupy' cannot be used: {found.reason}", hint=found.remedy)
         return Placed(make_plan(**how, backend="cupy", device_memory=_memory(bound, found)))
-    plan = make_plan(**how)
-    if backend == "numpy" or how.get("masking") is not None or find_spec("cupy") is None:
+    ends = how.get("ends")
+    # On the CPU arrays are one block, which nobody needs to plan.
+    here = how | {"ends": None} if ends is not None and ends.source.access.in_memory else how
+    plan = make_plan(**here)
+    seconds = plan.candidates[plan.algorithm] / plan.threads
+    if backend == "numpy" or how.get("masking") is not None or seconds < START or find_spec("cupy") is None:
         return Placed(plan)
-    if not _worth_it(plan, how.get("algorithm", "auto")):
+    if not _worth_it(plan, seconds, how.get("algorithm", "auto")):
         return Placed(plan)
     found = _probe()
     if not found.usable:
@@ -80,7 +87,7 @@ def place(backend: str, gpu_memory: str | int | None, **how: Any) -> Placed:
         there = make_plan(**how, backend="cupy", device_memory=_memory(bound, found))
     except OutOfMemoryError as error:
         return Placed(plan, note=f"computed on the CPU: {error.message}")
-    return Placed(there, fallback=make_plan(**(how | {"algorithm": "direct"})))
+    return Placed(there, fallback=make_plan(**(here | {"algorithm": "direct"})))
 
 
 def open_device(plan: Plan, *, allow_tf32: bool = False) -> Any:
@@ -103,7 +110,7 @@ def _memory(bound: int | None, found: Probe) -> int:
     return bound if bound is not None else int((free or 0) * SHARE)
 
 
-def _worth_it(plan: Plan, algorithm: str) -> bool:
+def _worth_it(plan: Plan, seconds: float, algorithm: str) -> bool:
     """Whether a nominal GPU would be done earlier, its start and the way over the bus included."""
     from volconv.engines.gpu import rates
     from volconv.engines.gpu.plan import choose
@@ -113,5 +120,4 @@ def _worth_it(plan: Plan, algorithm: str) -> bool:
     except ParameterError:  # an algorithm that only the CPU has
         return False
     bus = max(math.prod(plan.input_shape), math.prod(plan.output_shape)) * plan.compute_dtype.itemsize / rates.BUS
-    seconds = rates.START + max(bus, choice.candidates[choice.algorithm])
-    return plan.candidates[plan.algorithm] / plan.threads > seconds
+    return seconds > START + max(bus, choice.candidates[choice.algorithm])

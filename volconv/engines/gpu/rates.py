@@ -23,9 +23,8 @@ FLOAT32 = 12e12
 DIRECT_SHARE = 0.4
 BLAS_SHARE = 0.7
 
-#: Seconds of one launch, and until a GPU does anything at all in a new process.
+#: Seconds of one launch.
 LAUNCH = 10e-6
-START = 1.5
 
 
 def multiply_adds(dtype: np.dtype[Any]) -> float:
