@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from operator import gt
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volconv.engines import Needs
@@ -51,6 +52,9 @@ class Fft:
             return f"fft needs kernels of less than {EDGES[-1]} voxels an axis, and of fewer channels or taps"
         if max(params.effective_kernel) == 1:
             return "fft needs kernels of more than one voxel"
+        # Voxels that no output sees would be rounded into those that some do.
+        if params.effective_kernel != params.kernel_size or any(map(gt, params.stride, params.kernel_size)):
+            return "fft needs kernels without dilation, and strides that leave no voxel out"
         return rates.floating(self.name, problem)
 
     def cost(self, problem: Problem) -> float:
