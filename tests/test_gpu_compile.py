@@ -51,18 +51,19 @@ LARGE = [
 
 
 #: Bytes that may be spilled: some words that are needed only before and after a kernel's loops.
-SPILLED = 80
+SPILLED = 32
 
 
 def check(architecture, expressions):
-    """Kernels leave room for two blocks of 256 threads; some with strides or doubles need more."""
+    """Kernels leave room for two blocks of 256 threads; those with strides along both H and W, or doubles, may not."""
     if architecture not in nvrtc.supported():
         pytest.skip(f"this compiler knows nothing of sm_{architecture}")
     found = nvrtc.usage(nvrtc.compile_for(architecture, expressions))
     assert len(found) == len(expressions)
     assert {name: spilled for name, (_, spilled) in found.items() if spilled > SPILLED} == {}
-    large = {name for name in found if ("channels" in name and "ELi2ELi2ELi" in name) or "smallIdd" in name}
-    assert {name: number for name, (number, _) in found.items() if number > 128 and name not in large} == {}
+    doubles = {name for name in found if "Idd" in name}
+    strided = {name for name in found if "channels" in name and "ELi2ELi2ELi" in name}
+    assert {name: number for name, (number, _) in found.items() if number > 128 and name not in doubles | strided} == {}
 
 
 @needs_nvrtc
@@ -85,9 +86,10 @@ OVERFLOW = """
 import numpy as np
 from gpu_host.device import HostDevice
 from volconv.engines.gpu import kernels
+from volconv.engines.gpu.source import Source
 out = np.lib.stride_tricks.as_strided(np.zeros(1024 + 7, np.float32), (1, 1, 1, 1024 + 8), (4, 4, 4, 4))
 device = HostDevice()
-kernels.gather(device, device.stream(), kernels.Source(np.zeros((1, 1, 1, 1024 + 8), np.float32)), out)
+kernels.gather(device, device.stream(), Source(np.zeros((1, 1, 1, 1024 + 8), np.float32)), out)
 """
 
 

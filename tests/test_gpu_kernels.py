@@ -14,6 +14,7 @@ from gpu_host import build
 from gpu_host.device import HostDevice
 from tolerances import allowed, assert_matches
 from volconv.engines.gpu import kernels
+from volconv.engines.gpu.source import Source
 
 pytestmark = pytest.mark.skipif(bool(build.missing()), reason=build.missing())
 
@@ -106,7 +107,7 @@ def padded(values, padding=(0, 0, 0), mode="zeros", fill=0, scaling=None):
     """A source of a whole volume with its padding."""
     sides = [(p, p) if np.ndim(p) == 0 else p for p in padding]
     tables = tuple(table(size, *side, mode) for size, side in zip(values.shape[1:], sides))
-    return kernels.Source(values, tables, fill, scaling)
+    return Source(values, tables, fill, scaling)
 
 
 def voxels(rng, dtype, shape):
@@ -160,7 +161,7 @@ class TestGather:
 
     def test_half_precision_has_every_value(self):
         values = np.arange(1 << 16, dtype=np.uint16).view(np.float16).reshape(1, 16, 64, 64)
-        got = run(kernels.gather, values.shape, np.float32, kernels.Source(values))
+        got = run(kernels.gather, values.shape, np.float32, Source(values))
         np.testing.assert_array_equal(got, values.astype(np.float32))
 
     @pytest.mark.parametrize("mode", MODES)
@@ -210,7 +211,7 @@ class TestFarVoxels:
         values = np.zeros((1, 3, self.PLANE, self.PLANE), np.uint8)
         values[0, 2, -2:, -3:] = np.arange(6).reshape(2, 3)
         tables = ([2], [self.PLANE - 2, self.PLANE - 1], [self.PLANE - 3, self.PLANE - 2, self.PLANE - 1])
-        return kernels.Source(values, tuple(np.array(table, np.int32) for table in tables))
+        return Source(values, tuple(np.array(table, np.int32) for table in tables))
 
     def test_all_kernels_reach_them(self):
         source, one = self.source(), np.ones((1, 1, 1, 1, 1), np.float32)
@@ -233,10 +234,24 @@ class TestFarVoxels:
         ):
             np.testing.assert_array_equal(got, expected)
 
+    def test_lines_may_go_from_plane_to_plane(self):
+        across = self.source()
+        source = Source(across.values.transpose(0, 3, 2, 1), across.tables[::-1])
+        assert not source.flat  # so not for small and channels
+        one = np.ones((1, 1, 1, 1, 1), np.float32)
+        expected = np.arange(6, dtype=np.float32).reshape(2, 3).T.reshape(1, 3, 2, 1)
+        for got in (
+            run(kernels.gather, expected.shape, np.float32, source),
+            run(kernels.generic, expected.shape, np.float32, source, one, None),
+            run(kernels.columns, (1, 6), np.float32, source, (1, 1, 1), size=(3, 2, 1)).reshape(expected.shape),
+            *(run(kernels.along, expected.shape, np.float32, source, axis, one[0, 0, 0, 0]) for axis in range(3)),
+        ):
+            np.testing.assert_array_equal(got, expected)
+
     def test_a_plane_may_be_too_large_for_some(self):
         values = np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (1, 1, 2, 1 << 16), (0, 0, 1 << 31, 1))
         assert self.source().flat
-        assert not kernels.Source(values).flat
+        assert not Source(values).flat
 
 
 class TestGeneric:
@@ -266,7 +281,7 @@ class TestGeneric:
         rng = np.random.default_rng(4)
         x, w = rng.random((3, 9, 9, 40)).astype(np.float32), rng.random((1, 3, 9, 9, 9)).astype(np.float32)
         expected = reference.conv3d(x[None], w)[0]
-        got = run(kernels.generic, expected.shape, np.float32, kernels.Source(x), w, None)
+        got = run(kernels.generic, expected.shape, np.float32, Source(x), w, None)
         # One rounding a chain's tap at most, and few more.
         assert_matches(got, expected, allowed(np.float32, x[None], w))
         assert abs(got - expected).max() < 3 * np.finfo(np.float32).eps * expected.max()
@@ -275,7 +290,7 @@ class TestGeneric:
         rng = np.random.default_rng(5)
         x, w = rng.standard_normal((2, 4, 5, 6)), rng.standard_normal((3, 2, 2, 3, 3))
         expected = reference.conv3d(x[None], w)[0]
-        got = run(kernels.generic, expected.shape, np.float64, kernels.Source(x), w, None)
+        got = run(kernels.generic, expected.shape, np.float64, Source(x), w, None)
         assert_matches(got, expected, allowed(np.float64, x[None], w))
 
 
@@ -328,15 +343,15 @@ class TestSmall:
     def test_bits_do_not_depend_on_where_a_block_begins(self):
         rng = np.random.default_rng(8)
         x, w = voxels(rng, "float32", (1, 30, 24, 80)), voxels(rng, "float32", (1, 1, 5, 5, 5))
-        whole = run(kernels.small, (1, 26, 20, 76), np.float32, kernels.Source(x), w, None)
-        part = run(kernels.small, (1, 9, 3, 70), np.float32, kernels.Source(x[:, 7:20, 11:18, 3:77]), w, None)
+        whole = run(kernels.small, (1, 26, 20, 76), np.float32, Source(x), w, None)
+        part = run(kernels.small, (1, 9, 3, 70), np.float32, Source(x[:, 7:20, 11:18, 3:77]), w, None)
         np.testing.assert_array_equal(part, whole[:, 7:16, 11:14, 3:73])
 
     def test_non_finite_values_spread_through_zero_taps(self):
         x = np.zeros((1, 12, 12, 12), np.float32)
         x[0, 5, 5, 5], x[0, 8, 8, 8] = np.nan, np.inf
         w = np.zeros((1, 1, 5, 5, 5), np.float32)
-        got = run(kernels.small, (1, 8, 8, 8), np.float32, kernels.Source(x), w, None)
+        got = run(kernels.small, (1, 8, 8, 8), np.float32, Source(x), w, None)
         expected = np.zeros((8, 8, 8), bool)
         expected[1:6, 1:6, 1:6] = expected[4:8, 4:8, 4:8] = True  # zero times infinity is no number
         np.testing.assert_array_equal(np.isnan(got[0]), expected)
@@ -393,7 +408,7 @@ class TestAlong:
     def test_non_finite_values_spread_where_sums_are_compensated(self):
         x = np.ones((1, 1, 1, 400), np.float32)
         x[..., 100], x[..., 300] = np.inf, np.nan
-        got = run(kernels.along, (1, 1, 1, 185), np.float32, kernels.Source(x), 2, np.ones(31, np.float32), stride=2)
+        got = run(kernels.along, (1, 1, 1, 185), np.float32, Source(x), 2, np.ones(31, np.float32), stride=2)
         window = [x[0, 0, 0, 2 * o : 2 * o + 31].sum() for o in range(185)]
         np.testing.assert_array_equal(got[0, 0, 0], window)
 
@@ -475,7 +490,7 @@ class TestColumns:
         beside = np.nextafter(middle, np.float32(1e9)), np.nextafter(middle, np.float32(-1e9))
         others = np.float32([65519.99, 65520, 1e9, 1e-9, -1e-9, np.inf, -np.inf, np.nan])
         values = np.concatenate([below, middle, *beside, others])
-        source = kernels.Source(values.reshape(1, 1, 1, -1))
+        source = Source(values.reshape(1, 1, 1, -1))
         got = run(kernels.columns, (1, len(values)), np.float16, source, (1, 1, 1), size=(1, 1, len(values)))
         with np.errstate(over="ignore"):
             np.testing.assert_array_equal(got[0], values.astype(np.float16))
@@ -499,7 +514,7 @@ class TestBlocks:
             "along": (kernels.along, 2, (13, 1, 1), (0, taps), {}),
         }
         launch, outputs, kernel, args, parameters = launches[data.draw(st.sampled_from(sorted(launches)))]
-        whole = size_of(kernels.Source(x), kernel)
+        whole = size_of(Source(x), kernel)
         box = [sorted(data.draw(st.tuples(st.integers(0, n - 1), st.integers(1, n)))) for n in whole]
         box = [slice(low, max(high, low + 1)) for low, high in box]
         seen = [slice(each.start, each.stop + k - 1) for each, k in zip(box, kernel)]
@@ -507,9 +522,9 @@ class TestBlocks:
             launch,
             (outputs, *(each.stop - each.start for each in box)),
             np.float32,
-            kernels.Source(x[(slice(None), *seen)]),
+            Source(x[(slice(None), *seen)]),
             *args,
             **parameters,
         )
-        expected = run(launch, (outputs, *whole), np.float32, kernels.Source(x), *args, **parameters)
+        expected = run(launch, (outputs, *whole), np.float32, Source(x), *args, **parameters)
         np.testing.assert_array_equal(got, expected[(slice(None), *box)])

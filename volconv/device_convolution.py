@@ -12,8 +12,8 @@ import numpy as np
 from volconv.convolution import Reads
 from volconv.device_budget import IN_FLIGHT
 from volconv.dtypes import convert
-from volconv.engines.gpu.kernels import Source as DeviceSource
 from volconv.engines.gpu.plan import get_engine
+from volconv.engines.gpu.source import Source as DeviceSource
 from volconv.engines.planar import planar_bias, planar_weight
 from volconv.epilogue import NO_EPILOGUE, NONE_LOST, Counts
 from volconv.padding import FILL

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from volconv.engines import Problem
     from volconv.engines.gpu.device import Array, Device, Stream
-    from volconv.engines.gpu.kernels import Source
     from volconv.engines.gpu.plan import Prepared
+    from volconv.engines.gpu.source import Source
     from volconv.params import Conv3dParams, Triple
 
 

@@ -690,7 +690,7 @@ template <int WIDE, int HIGH, int MANY> struct Corner {
 // layer z of the kernels. weight: (groups, blocks of channels, per_in, depth, KH * KW, G * DEEP).
 // A chain ends after so many stages, and within one whose plane is large.
 template <typename Stored, typename Number, int KH, int KW, int SH, int SW, int DEEP, int G>
-__global__ void __launch_bounds__(THREADS, SH * SW < 4 ? 2 : 1)
+__global__ void __launch_bounds__(THREADS, SH * SW < 4 && KH * KW * sizeof(Number) <= 200 ? 2 : 1)
     channels(const Stored *__restrict__ values, const int *__restrict__ depths, const int *__restrict__ rows,
              const int *__restrict__ voxels, const Layout<Number> layout, const Channels problem,
              const Number *__restrict__ weight, const Number *__restrict__ bias, Number *__restrict__ out) {

@@ -6,153 +6,22 @@ Outputs are (C_out, d, h, w) in C order; their dtype, float32 or float64, is wha
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from volconv.engines.gpu.source import NONE, aligned, number, struct, taps_by_value, vector
 
+if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.engines.gpu.device import Array, Device, Stream
+    from volconv.engines.gpu.source import Source
     from volconv.params import Triple
 
 #: The source of all kernels.
 SOURCE = Path(__file__).with_name("kernels.cu")
-
-#: C++ types of stored voxels.
-_STORED = {
-    "bool": "unsigned char",
-    "uint8": "unsigned char",
-    "int8": "signed char",
-    "uint16": "unsigned short",
-    "int16": "short",
-    "uint32": "unsigned int",
-    "int32": "int",
-    "uint64": "unsigned long long",
-    "int64": "long long",
-    "float16": "Half",
-    "float32": "float",
-    "float64": "double",
-    "complex64": "float",
-    "complex128": "double",
-}
-
-#: A pointer to nothing.
-_NONE = np.uintp(0)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Source:
-    """A padded block on the device, as it is seen through tables: no copy of it is ever made.
-
-    Parameters
-    ----------
-    values : (C, D, H, W) device array
-        Stored voxels: any dtype but big-endian ones, any strides that are not negative. A complex voxel is two
-        channels, real part first.
-    tables : 3 device arrays of int32, or None
-        For each index of the padded block along D, H, W that of a voxel in ``values``, or -1 for ``fill``. None where
-        an index is its own.
-    fill : number
-        ``padding_value``, to which scaling does not apply.
-    scaling : (slope, intercept), optional
-        Applied to stored voxels; the intercept to real parts only.
-    """
-
-    values: Array
-    tables: tuple[Array | None, Array | None, Array | None] = (None, None, None)
-    fill: complex = 0
-    scaling: tuple[float, float] | None = None
-
-    @property
-    def size(self) -> Triple:
-        """Size (D, H, W) of the padded block."""
-        d, h, w = (
-            size if table is None else len(table)
-            for size, table in zip(self.values.shape[1:], self.tables, strict=True)
-        )
-        return d, h, w
-
-    def part(self, first: Triple, size: Triple) -> Source:
-        """What begins at an index along each axis, and is of this size at most."""
-        values, where = self.values, [slice(a, a + n) for a, n in zip(first, size, strict=True)]
-        for axis, (place, table) in enumerate(zip(where, self.tables, strict=True), start=1):
-            if table is None:
-                values = values[(slice(None),) * axis + (place,)]
-        d, h, w = (table if table is None else table[place] for place, table in zip(where, self.tables, strict=True))
-        return replace(self, values=values, tables=(d, h, w))
-
-    @property
-    def channels(self) -> int:
-        """Channels of real numbers."""
-        return int(self.values.shape[0]) * self._parts
-
-    @property
-    def _parts(self) -> int:
-        return 2 if self.values.dtype.kind == "c" else 1
-
-    @property
-    def stored(self) -> str:
-        """C++ type of its numbers."""
-        return _STORED[self.values.dtype.name]
-
-    def arguments(self, dtype: np.dtype[Any]) -> list[Array | np.generic]:
-        """The five that every kernel begins with."""
-        strides = [stride // (self.values.dtype.itemsize // self._parts) for stride in self.values.strides]
-        slope, intercept = self.scaling or (1.0, 0.0)
-        fill = (complex(self.fill).real, complex(self.fill).imag)
-        layout = (*strides, fill, slope, intercept, self._parts, self.scaling is not None)
-        tables = [_NONE if table is None else table for table in self.tables]
-        return [self.values, *tables, _void(np.array([layout], _layout(dtype)))]
-
-    @property
-    def flat(self) -> bool:
-        """Whether places in a plane of ``values`` fit 32 bits: ``small`` and ``channels`` take no others."""
-        _, _, high, wide = self.values.shape
-        _, _, row, voxel = self.values.strides
-        return bool(((high - 1) * row + (wide - 1) * voxel) // self.values.dtype.itemsize * self._parts < 2**31)
-
-
-def _layout(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    strides = [(name, np.int64) for name in ("channel", "depth", "row", "voxel")]
-    values = [("fill", dtype, 2), ("slope", dtype), ("intercept", dtype)]
-    return np.dtype([*strides, *values, ("parts", np.int32), ("scaling", np.int32)], align=True)
-
-
-def _struct(**fields: int | Sequence[int]) -> np.void:
-    """Integers, and arrays of them, as a struct that is passed by value."""
-    dtype = np.dtype([(name, np.int32, np.shape(value)) for name, value in fields.items()])
-    return _void(np.array([tuple(fields.values())], dtype))
-
-
-def _void(values: NDArray[np.void]) -> np.void:
-    first: np.void = values[0]
-    return first
-
-
-def _number(dtype: np.dtype[Any]) -> str:
-    """C++ type that is computed in."""
-    return {"float32": "float", "float64": "double"}[dtype.name]
-
-
-def _vector(dtype: np.dtype[Any]) -> int:
-    """Neighbouring outputs of a thread."""
-    return 16 // dtype.itemsize
-
-
-def _aligned(out: Array) -> bool:
-    """Whether every line begins at a multiple of 16 bytes."""
-    known = getattr(out, "__cuda_array_interface__", None) or out.__array_interface__
-    return bool(out.shape[-1] * out.dtype.itemsize % 16 == 0 and known["data"][0] % 16 == 0)
-
-
-def _taps(weight: NDArray[Any], dtype: np.dtype[Any]) -> np.void:
-    """Weights by value: they are read as constants, like no memory is."""
-    return _void(np.array([(weight.reshape(-1),)], np.dtype([("at", dtype, weight.size)])))
 
 
 def gather(device: Device, stream: Stream, source: Source, out: Array, step: Triple = (0, 0, 0)) -> None:
@@ -170,9 +39,9 @@ def gather(device: Device, stream: Stream, source: Source, out: Array, step: Tri
     """
     if out.size == 0:
         return
-    *number, channels, d, h, w = (1, 1, 1, *out.shape)[-7:]
-    tiles = _struct(number=number, step=step, size=(d, h, w), padded=source.size, channels=channels)
-    function = device.function(f"gather<{source.stored}, {_number(out.dtype)}>")
+    *tiled, channels, d, h, w = (1, 1, 1, *out.shape)[-7:]
+    tiles = struct(number=tiled, step=step, size=(d, h, w), padded=source.size, channels=channels)
+    function = device.function(f"gather<{source.stored}, {number(out.dtype)}>")
     lines = out.size // w
     block = (32, 8, 1) if w <= 64 else (128, 2, 1)
     function(stream, (-(-lines // block[1]), 1, 1), block, [*source.arguments(out.dtype), tiles, out])
@@ -209,7 +78,7 @@ def generic(
         return
     outputs, per_in, *kernel = weight.shape
     d, h, w = out.shape[1:]
-    problem = _struct(
+    problem = struct(
         per_in=per_in,
         per_out=outputs // groups,
         groups=groups,
@@ -219,10 +88,10 @@ def generic(
         size=(d, h, w),
     )
     share = 4 if outputs > groups else 1
-    function = device.function(f"generic<{source.stored}, {_number(out.dtype)}, {share}>")
+    function = device.function(f"generic<{source.stored}, {number(out.dtype)}, {share}>")
     lines = groups * -(-(outputs // groups) // share) * d * h
     grid = (-(-w // 32) * -(-lines // 8), 1, 1)
-    args = [*source.arguments(out.dtype), problem, weight, _NONE if bias is None else bias, out]
+    args = [*source.arguments(out.dtype), problem, weight, NONE if bias is None else bias, out]
     function(stream, grid, (32, 8, 1), args)
 
 
@@ -251,16 +120,16 @@ def small(
         return
     outputs, _, kd, kh, kw = weight.shape
     d, h, w = out.shape[1:]
-    tiles = -(-w // (16 * _vector(out.dtype))), -(-h // 16)
+    tiles = -(-w // (16 * vector(out.dtype))), -(-h // 16)
     # Enough blocks for all multiprocessors, some times over; each sees kd - 1 planes that its neighbour sees, too.
     wanted = -(-16 * device.multiprocessors // (tiles[0] * tiles[1]))
     depth = -(-d // max(1, min(wanted, d // max(8, 4 * (kd - 1)))))
-    function = device.function(f"small<{source.stored}, {_number(out.dtype)}, {kd}, {kh}, {kw}>")
-    shared, aligned = source.arguments(out.dtype), _aligned(out)
+    function = device.function(f"small<{source.stored}, {number(out.dtype)}, {kd}, {kh}, {kw}>")
+    shared, whole = source.arguments(out.dtype), aligned(out)
     for o in range(outputs):
-        march = _struct(channel=o // (outputs // source.channels), size=(d, h, w), depth=depth, aligned=aligned)
+        march = struct(channel=o // (outputs // source.channels), size=(d, h, w), depth=depth, aligned=whole)
         more = out.dtype.type(0 if bias is None else bias[o])
-        args = [*shared, march, _taps(weight[o], out.dtype), more, out[o]]
+        args = [*shared, march, taps_by_value(weight[o], out.dtype), more, out[o]]
         function(stream, (*tiles, -(-d // depth)), (256, 1, 1), args)
 
 
@@ -299,18 +168,18 @@ def along(
     if out.size == 0:
         return
     channels, d, h, w = out.shape
-    number, number_of_taps = _number(out.dtype), len(taps)
+    dtype, number_of_taps = number(out.dtype), len(taps)
     if axis == 2:
-        across, every = -(-w // (32 * _vector(out.dtype))), channels * d * h
+        across, every = -(-w // (32 * vector(out.dtype))), channels * d * h
         lines = min(max(8, -(-every * across // (16 * device.multiprocessors) // 8) * 8), 1024)
         blocks = across * -(-every // lines)
-        expression = f"along_voxels<{source.stored}, {number}, {number_of_taps}, {stride}>"
+        expression = f"along_voxels<{source.stored}, {dtype}, {number_of_taps}, {stride}>"
     else:
         lines, length = 0, (d, h)[axis]
         blocks = -(-w // 32) * -(-length // (64 * 4 // out.dtype.itemsize)) * (h, d)[axis] * channels
-        expression = f"along_lines<{source.stored}, {number}, {axis}, {number_of_taps}, {stride}>"
-    a_pass = _struct(channels=channels, size=(d, h, w), lines=lines, accumulate=accumulate)
-    args = [*source.arguments(out.dtype), a_pass, _taps(taps, out.dtype), _NONE if bias is None else bias, out]
+        expression = f"along_lines<{source.stored}, {dtype}, {axis}, {number_of_taps}, {stride}>"
+    a_pass = struct(channels=channels, size=(d, h, w), lines=lines, accumulate=accumulate)
+    args = [*source.arguments(out.dtype), a_pass, taps_by_value(taps, out.dtype), NONE if bias is None else bias, out]
     device.function(expression)(stream, (blocks, 1, 1), (256, 1, 1), args)
 
 
@@ -348,10 +217,10 @@ def columns(
     if out.size == 0:
         return
     channels, count = out.shape[0] // math.prod(kernel), out.shape[1]
-    problem = _struct(per_in=channels, per_out=0, groups=1, kernel=kernel, stride=stride, dilation=dilation, size=size)
+    problem = struct(per_in=channels, per_out=0, groups=1, kernel=kernel, stride=stride, dilation=dilation, size=size)
     dtype = np.result_type(out.dtype, np.float32)
-    written = "Half" if out.dtype == np.float16 else _number(dtype)
-    function = device.function(f"columns<{source.stored}, {_number(dtype)}, {written}>")
+    written = "Half" if out.dtype == np.float16 else number(dtype)
+    function = device.function(f"columns<{source.stored}, {number(dtype)}, {written}>")
     grid = (-(-count // 256), min(channels * kernel[0], 65535), 1)
     args = [*source.arguments(dtype), problem, np.int32(first), np.int64(begin), np.int64(count), out]
     function(stream, grid, (256, 1, 1), args)
@@ -435,7 +304,7 @@ def channels(
     (kd, kh, kw), (sd, sh, sw) = kernel, stride
     per_in, per_out = source.channels // groups, outputs // groups
     deep, threads = _deep(per_out)
-    problem = _struct(
+    problem = struct(
         per_in=per_in,
         per_out=per_out,
         groups=groups,
@@ -444,10 +313,10 @@ def channels(
         dilation=dilation,
         size=(d, h, w),
         chained=max(1, _CHAIN // (kh * kw)),
-        aligned=_aligned(out),
+        aligned=aligned(out),
     )
-    tiles = -(-w // (16 * _vector(out.dtype))) * -(-h // (16 // threads)) * d
-    number = _number(out.dtype)
-    function = device.function(f"channels<{source.stored}, {number}, {kh}, {kw}, {sh}, {sw}, {deep}, {threads}>")
-    args = [*source.arguments(out.dtype), problem, packed, _NONE if bias is None else bias, out]
+    tiles = -(-w // (16 * vector(out.dtype))) * -(-h // (16 // threads)) * d
+    dtype = number(out.dtype)
+    function = device.function(f"channels<{source.stored}, {dtype}, {kh}, {kw}, {sh}, {sw}, {deep}, {threads}>")
+    args = [*source.arguments(out.dtype), problem, packed, NONE if bias is None else bias, out]
     function(stream, (tiles * groups * -(-per_out // (deep * threads)), 1, 1), (256, 1, 1), args)

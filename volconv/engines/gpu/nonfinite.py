@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.engines.cpu.nonfinite import windows_with_any
 from volconv.engines.gpu.direct import Direct
-from volconv.engines.gpu.kernels import Source, gather
+from volconv.engines.gpu.kernels import gather
+from volconv.engines.gpu.source import Source
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from volconv.engines import Needs, Problem
     from volconv.engines.gpu.device import Array, Device, Stream
-    from volconv.engines.gpu.kernels import Source
+    from volconv.engines.gpu.source import Source
     from volconv.params import Triple
 
 

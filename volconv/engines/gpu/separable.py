@@ -9,8 +9,9 @@ import numpy as np
 
 from volconv.engines import Needs, weight_bytes
 from volconv.engines.gpu import rates
-from volconv.engines.gpu.kernels import Source, along
+from volconv.engines.gpu.kernels import along
 from volconv.engines.gpu.nonfinite import Guarded
+from volconv.engines.gpu.source import Source
 from volconv.shapes import block_shape
 
 if TYPE_CHECKING:
