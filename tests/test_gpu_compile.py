@@ -28,6 +28,8 @@ TYPICAL = [
     "channels<float, float, 3, 3, 1, 1, 8, 2>",
 ]
 LARGE = [
+    "products<float>",
+    "products<double>",
     *(
         f"{name}<{numbers}{rest}>"
         for numbers in NUMBERS
@@ -46,7 +48,7 @@ LARGE = [
                 for (k, s), g in itertools.product(((1, 1), (3, 1), (7, 1), (3, 2), (7, 2)), (1, 2, 4))
             ),
         )
-    )
+    ),
 ]
 
 

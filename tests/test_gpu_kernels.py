@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import reference
 from gpu_host import build
 from gpu_host.device import HostDevice
-from tolerances import allowed, assert_matches
+from tolerances import BOUND, allowed, assert_matches
 from volconv.engines.gpu import kernels
 from volconv.engines.gpu.source import Source
 
@@ -75,7 +75,7 @@ EXPRESSIONS = (
     ),
     (
         *("generic<short, float, 4>", "generic<short, float, 1>", "generic<float, float, 1>"),
-        "generic<double, double, 4>",
+        *("generic<double, double, 4>", "products<float>", "products<double>"),
         *(
             f"along_voxels<{numbers(dtype)}, {taps}, {stride}>"
             if axis == 2
@@ -494,6 +494,23 @@ class TestColumns:
         got = run(kernels.columns, (1, len(values)), np.float16, source, (1, 1, 1), size=(1, 1, len(values)))
         with np.errstate(over="ignore"):
             np.testing.assert_array_equal(got[0], values.astype(np.float16))
+
+
+class TestProducts:
+    @pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+    @pytest.mark.parametrize(("count", "groups", "per_in", "per_out"), [(3, 2, 3, 5), (1, 1, 1, 1), (4, 3, 1, 2)])
+    def test_values(self, dtype, count, groups, per_in, per_out):
+        rng = np.random.default_rng(17)
+        tiles = voxels(rng, dtype, (count, groups * per_in, 300))
+        factors = voxels(rng, dtype, (groups * per_out, per_in, 300))
+        got = run(kernels.products, (count, groups * per_out, 300), dtype, tiles, factors, groups=groups)
+        expected = np.einsum(
+            "tgcf,gocf->tgof",
+            tiles.reshape(count, groups, per_in, 300),
+            factors.reshape(groups, per_out, per_in, 300),
+            dtype=np.complex128,
+        ).reshape(got.shape)
+        assert_matches(got, expected, BOUND * np.finfo(dtype).eps * abs(expected).max())
 
 
 class TestBlocks:

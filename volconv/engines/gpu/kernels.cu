@@ -782,3 +782,59 @@ __global__ void __launch_bounds__(THREADS, SH * SW < 4 && KH * KW * sizeof(Numbe
     }
   }
 }
+
+// ---- products: of spectra, summed over channels --------------------------------------------------------------------
+
+template <typename Number> struct alignas(2 * sizeof(Number)) Complex {
+  Number real, imaginary;
+};
+
+// frequencies: of a tile's spectrum.
+struct Spectra {
+  Index frequencies;
+  int tiles, groups, per_in, per_out;
+};
+
+enum { TILED = 2, OUTPUTS = 4 };  // whose products a thread has, so that it loads each spectrum for several of them
+
+// out: (tiles, groups * per_out, frequencies). tiles: (tiles, groups * per_in, frequencies). kernels: (groups * per_out,
+// per_in, frequencies).
+template <typename Number>
+__global__ void __launch_bounds__(THREADS)
+    products(const Complex<Number> *__restrict__ tiles, const Complex<Number> *__restrict__ kernels,
+             const Spectra spectra, Complex<Number> *__restrict__ out) {
+  const Index size = spectra.frequencies, f = Index(blockIdx.x) * THREADS + threadIdx.x;
+  if (f >= size) return;
+  const int shares = (spectra.per_out + OUTPUTS - 1) / OUTPUTS, group = blockIdx.y / shares;
+  const int first = int(blockIdx.y) % shares * OUTPUTS;
+  for (int tile = int(blockIdx.z) * TILED; tile < spectra.tiles; tile += gridDim.z * TILED) {
+    Complex<Number> sums[TILED][OUTPUTS] = {};
+    for (int c = 0; c < spectra.per_in; ++c) {
+      Complex<Number> values[TILED];
+#pragma unroll
+      for (int t = 0; t < TILED; ++t) {
+        const int there = tile + t < spectra.tiles ? tile + t : tile;
+        values[t] = tiles[((Index(there) * spectra.groups + group) * spectra.per_in + c) * size + f];
+      }
+#pragma unroll
+      for (int r = 0; r < OUTPUTS; ++r) {
+        const int channel = group * spectra.per_out + (first + r < spectra.per_out ? first + r : first);
+        const Complex<Number> factor = kernels[(Index(channel) * spectra.per_in + c) * size + f];
+#pragma unroll
+        for (int t = 0; t < TILED; ++t) {
+          Complex<Number> &sum = sums[t][r];
+          sum.real = multiply_add(factor.real, values[t].real, sum.real);
+          sum.real = multiply_add(-factor.imaginary, values[t].imaginary, sum.real);
+          sum.imaginary = multiply_add(factor.real, values[t].imaginary, sum.imaginary);
+          sum.imaginary = multiply_add(factor.imaginary, values[t].real, sum.imaginary);
+        }
+      }
+    }
+#pragma unroll
+    for (int t = 0; t < TILED; ++t)
+#pragma unroll
+      for (int r = 0; r < OUTPUTS; ++r)
+        if (tile + t < spectra.tiles && first + r < spectra.per_out)
+          out[((Index(tile + t) * spectra.groups + group) * spectra.per_out + first + r) * size + f] = sums[t][r];
+  }
+}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.engines.gpu.source import NONE, aligned, number, struct, taps_by_value, vector
+from volconv.engines.gpu.source import NONE, aligned, number, struct, taps_by_value, vector, void
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -320,3 +320,27 @@ def channels(
     function = device.function(f"channels<{source.stored}, {dtype}, {kh}, {kw}, {sh}, {sw}, {deep}, {threads}>")
     args = [*source.arguments(out.dtype), problem, packed, NONE if bias is None else bias, out]
     function(stream, (tiles * groups * -(-per_out // (deep * threads)), 1, 1), (256, 1, 1), args)
+
+
+def products(device: Device, stream: Stream, tiles: Array, kernels: Array, out: Array, *, groups: int = 1) -> None:
+    """Multiply spectra and sum over input channels: overlap-save's middle part.
+
+    Parameters
+    ----------
+    device : Device
+    stream : Stream
+    tiles : (n, C_in, f) device array
+        Complex spectra of n tiles, C-contiguous.
+    kernels : (C_out, C_in/groups, f) device array
+        Of kernels, whose conjugates they are where a correlation is wanted.
+    out : (n, C_out, f) device array
+    groups : int
+    """
+    if out.size == 0:
+        return
+    count, outputs, frequencies = out.shape
+    dtype = np.dtype([("frequencies", np.int64), *((name, np.int32) for name in ("n", "groups", "in", "out"))])
+    spectra = void(np.array([(frequencies, count, groups, kernels.shape[1], outputs // groups)], dtype))
+    real = {"complex64": "float", "complex128": "double"}[out.dtype.name]
+    grid = (-(-frequencies // 256), groups * -(-(outputs // groups) // 4), min(-(-count // 2), 65535))
+    device.function(f"products<{real}>")(stream, grid, (256, 1, 1), [tiles, kernels, spectra, out])

@@ -99,7 +99,7 @@ class Source:
         fill = (complex(self.fill).real, complex(self.fill).imag)
         layout = (*strides, fill, slope, intercept, self._parts, self.scaling is not None)
         tables = [NONE if table is None else table for table in self.tables]
-        return [self.values, *tables, _void(np.array([layout], _layout(dtype)))]
+        return [self.values, *tables, void(np.array([layout], _layout(dtype)))]
 
     @property
     def flat(self) -> bool:
@@ -118,10 +118,11 @@ def _layout(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def struct(**fields: int | Sequence[int]) -> np.void:
     """Integers, and arrays of them, as a struct that is passed by value."""
     dtype = np.dtype([(name, np.int32, np.shape(value)) for name, value in fields.items()])
-    return _void(np.array([tuple(fields.values())], dtype))
+    return void(np.array([tuple(fields.values())], dtype))
 
 
-def _void(values: NDArray[np.void]) -> np.void:
+def void(values: NDArray[np.void]) -> np.void:
+    """The one struct of an array, to be passed by value."""
     first: np.void = values[0]
     return first
 
@@ -144,4 +145,4 @@ def aligned(out: Array) -> bool:
 
 def taps_by_value(weight: NDArray[Any], dtype: np.dtype[Any]) -> np.void:
     """Weights by value: they are read as constants, like no memory is."""
-    return _void(np.array([(weight.reshape(-1),)], np.dtype([("at", dtype, (weight.size,))])))
+    return void(np.array([(weight.reshape(-1),)], np.dtype([("at", dtype, (weight.size,))])))
