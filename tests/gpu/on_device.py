@@ -22,8 +22,8 @@ PEERS = ("PyTorch", "cupyx.ndimage")
 
 def algorithms(workload: Workload, device: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, float], str]:
     """Volconv's algorithms that can do this, as calls that give a device array; predicted seconds; which is picked."""
-    from volconv.engines.gpu.kernels import Source
     from volconv.engines.gpu.plan import choose, get_engine
+    from volconv.engines.gpu.source import Source
 
     xp = device.xp
     x, w, bias = workload.arrays()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from volconv.engines import Needs
 from volconv.engines.gpu import rates
-from volconv.engines.gpu.kernels import gather
+from volconv.engines.gpu.kernels import gather, products
 from volconv.engines.gpu.nonfinite import Guarded
 from volconv.shapes import block_shape
 
@@ -63,10 +63,9 @@ class Fft:
         assert found is not None  # noqa: S101  # as supports() says
         params, (volumes, _, *size) = problem.params, problem.output_shape
         tiles = volumes * math.prod(-(-n // o) for n, o in zip(size, found.outputs, strict=True))
-        products = params.out_channels * (params.in_channels // params.groups)
-        voxels = math.prod(found.tile) * ((params.in_channels + params.out_channels) * PASSES / 2 + 3 * products)
-        launches = 12 + 3 * params.in_channels // params.groups
-        return tiles * (launches * rates.LAUNCH + voxels * problem.dtype.itemsize / rates.MEMORY)
+        pairs = params.out_channels * (params.in_channels // params.groups)
+        voxels = math.prod(found.tile) * ((params.in_channels + params.out_channels) * PASSES / 2 + 3 * pairs)
+        return tiles * (12 * rates.LAUNCH + voxels * problem.dtype.itemsize / rates.MEMORY)
 
     def needs(self, problem: Problem) -> Needs:
         """The grid of tiles: what rounds an output is what lies in its tile."""
@@ -87,12 +86,11 @@ class Fft:
         xp, params, found = device.xp, problem.params, tiling_of(problem)
         assert found is not None  # noqa: S101  # as supports() says
         tile, stride, dilation, axes = found.tile, params.stride, params.dilation, (-3, -2, -1)
-        per_in, per_out = params.in_channels // params.groups, params.out_channels // params.groups
         spread = xp.zeros((*weight.shape[:2], *tile), weight.dtype)
         spread[:, :, : dilation[0] * weight.shape[2] : dilation[0], : dilation[1] * weight.shape[3] : dilation[1],
                : dilation[2] * weight.shape[4] : dilation[2]] = xp.asarray(weight)  # fmt: skip
         # A correlation: the conjugate of the spectrum.
-        spectra = xp.conj(xp.fft.rfftn(spread, axes=axes)).reshape(params.groups, per_out, per_in, *_half(tile))
+        spectra = xp.conj(xp.fft.rfftn(spread, axes=axes)).reshape(*weight.shape[:2], -1)
         del spread
         biases = xp.asarray(bias).reshape(-1, 1, 1, 1)
         # No more than outputs see: what else lies there depends on the block.
@@ -105,11 +103,10 @@ class Fft:
             for number in itertools.product(*numbers):
                 first = tuple(i * step for i, step in zip(number, steps, strict=True))
                 gather(device, stream, source.part((first[0], first[1], first[2]), seen_by), voxels)
-                seen = xp.fft.rfftn(voxels, axes=axes).reshape(params.groups, 1, per_in, *_half(tile))
-                total = spectra[:, :, 0] * seen[:, :, 0]
-                for channel in range(1, per_in):
-                    total += spectra[:, :, channel] * seen[:, :, channel]
-                values = xp.fft.irfftn(total, s=tile, axes=axes).reshape(params.out_channels, *tile)
+                seen = xp.fft.rfftn(voxels, axes=axes).reshape(1, params.in_channels, -1)
+                total = device.empty((1, params.out_channels, spectra.shape[-1]), spectra.dtype)
+                products(device, stream, seen, spectra, total, groups=params.groups)
+                values = xp.fft.irfftn(total.reshape(-1, *_half(tile)), s=tile, axes=axes)
                 begin = [i * o for i, o in zip(number, found.outputs, strict=True)]
                 size = [min(o, n - b) for o, n, b in zip(found.outputs, out.shape[1:], begin, strict=True)]
                 z, y, x = (slice(b, b + n) for b, n in zip(begin, size, strict=True))
