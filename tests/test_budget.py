@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from volconv.budget import Ends
+from volconv.cuts import Ends
 from volconv.engines import get_engine
 from volconv.errors import OutOfMemoryError
 from volconv.io.volume import Access, VolumeInfo

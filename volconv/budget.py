@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from volconv.cuts import Cut, Memory
 from volconv.engines import get_engine, item_voxels, prepared_bytes, weight_bytes, workspace
 from volconv.epilogue import NO_EPILOGUE
 from volconv.errors import OutOfMemoryError
@@ -18,8 +18,8 @@ from volconv.tiling import item_shape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from volconv.cuts import Ends
     from volconv.engines import Needs, Problem
-    from volconv.io.volume import VolumeInfo
     from volconv.params import Triple
     from volconv.plan import Plan
     from volconv.region import Index5
@@ -44,81 +44,6 @@ SLACK_OF_A_THREAD = 1 << 20
 LEAST_BOX: Triple = (1, 16, 64)
 LEAST_BLOCK = 4 << 20
 LEAST_ITEM = 1 << 18
-
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """The files that a run is between, as a plan sees them; a mask is read beside the source."""
-
-    source: VolumeInfo
-    target: VolumeInfo
-    mask: VolumeInfo | None = None
-
-    @property
-    def read(self) -> tuple[VolumeInfo, ...]:
-        """Those that are read."""
-        return (self.source,) if self.mask is None else (self.source, self.mask)
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """What a process holds at most, in bytes.
-
-    Parameters
-    ----------
-    bound : int
-        What it may hold.
-    libraries : int
-        The interpreter and the libraries.
-    weights : int
-        As they are given, and as they are prepared.
-    threads : int
-        Padded blocks of work items, and what algorithms hold beside them.
-    files : int
-        Of formats: pieces that are packed or unpacked, and those that are kept.
-    blocks : int
-        Input and output of I/O blocks.
-    """
-
-    bound: int
-    libraries: int
-    weights: int
-    threads: int
-    files: int
-    blocks: int
-
-    @property
-    def peak(self) -> int:
-        """All of it."""
-        return self.libraries + self.weights + self.threads + self.files + self.blocks
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How a run is cut up.
-
-    Parameters
-    ----------
-    threads : int
-    item_groups, item_box
-        Of a work item.
-    volumes, box
-        Of an I/O block: how many volumes, and outputs (D, H, W).
-    copies : int
-        I/O blocks that are held: 2 where the next one is read, and the last one written, while one is computed.
-    caches : tuple of ints
-        Memory for pieces that are kept unpacked: of target, source and, if there is one, mask.
-    memory : Memory
-    """
-
-    threads: int
-    item_groups: int
-    item_box: Triple
-    volumes: int
-    box: Triple
-    copies: int
-    caches: tuple[int, ...]
-    memory: Memory
 
 
 def cut(problem: Problem, plan: Plan, ends: Ends, memory: int | None) -> Cut:

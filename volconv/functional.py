@@ -12,7 +12,7 @@ import numpy as np
 
 from volconv import dtypes
 from volconv.backends import open_device, place
-from volconv.budget import Ends
+from volconv.cuts import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, OutputExistsError, ShapeError
 from volconv.io import OpenVolume, create_volume, describe_volume, open_volume, opened, split_path

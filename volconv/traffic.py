@@ -15,7 +15,7 @@ from volconv.steps import steps
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from volconv.budget import Cut, Ends
+    from volconv.cuts import Cut, Ends
     from volconv.io.volume import VolumeInfo
     from volconv.plan import Plan
 
