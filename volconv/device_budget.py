@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from volconv.budget import HostBudget
-from volconv.cuts import Cut
 from volconv.engines import weight_bytes
 from volconv.engines.gpu.plan import get_engine
 from volconv.epilogue import NO_EPILOGUE
@@ -18,7 +17,7 @@ from volconv.shapes import block_shape
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from volconv.cuts import Ends
+    from volconv.cuts import Cut, Ends
     from volconv.engines import Problem
     from volconv.params import Triple
     from volconv.plan import Plan

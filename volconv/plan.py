@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from volconv.budget import cut
-from volconv.cuts import Memory
 from volconv.engines import Problem, get_engine
 from volconv.engines.cpu.plan import choose
 from volconv.engines.cpu.workers import thread_count
@@ -20,7 +19,7 @@ from volconv.tiling import io_blocks, item_shape
 from volconv.traffic import Traffic, traffic
 
 if TYPE_CHECKING:
-    from volconv.cuts import Ends
+    from volconv.cuts import Ends, Memory
     from volconv.device_budget import DeviceMemory
     from volconv.engines.factors import Factors
     from volconv.epilogue import Epilogue
