@@ -93,6 +93,8 @@ def is_small(params: Conv3dParams) -> bool:
 
 
 def is_common(params: Conv3dParams) -> bool:
-    """Whether it is a convolution as networks have them: small planes, no dilation within them."""
+    """Whether it is a convolution as networks have them: several outputs of a channel, small planes, no dilation there."""
     _, kh, kw = params.kernel_size
+    if params.in_channels == params.out_channels == params.groups:
+        return False
     return max(kh, kw) <= MOST_TAPS and max(params.stride[1:]) <= MOST_STRIDE and params.dilation[1:] == (1, 1)
