@@ -93,7 +93,7 @@ def is_small(params: Conv3dParams) -> bool:
 
 
 def is_common(params: Conv3dParams) -> bool:
-    """Whether it is a convolution as networks have them: several outputs of a channel, small planes, no dilation there."""
+    """Whether it is a convolution as networks have them: channels share voxels, planes are small, and not dilated."""
     _, kh, kw = params.kernel_size
     if params.in_channels == params.out_channels == params.groups:
         return False
