@@ -62,6 +62,8 @@ class CupyDevice:
         def launch(
             stream: CupyStream, grid: Sequence[int], block: Sequence[int], args: Sequence[Any], shared: int = 0
         ) -> None:
+            # CuPy takes a struct by value where it is an array of one.
+            args = [np.array([arg]) if isinstance(arg, np.void) else arg for arg in args]
             with stream.used:
                 self._kernel(expression)(tuple(grid), tuple(block), tuple(args), shared)
 
