@@ -35,12 +35,13 @@ def _square(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _leaky_relu(values: NDArray[Any]) -> NDArray[Any]:
-    np.multiply(values, values.dtype.type(0.01), out=values, where=values < 0)
+    np.maximum(values, values * values.dtype.type(0.01), out=values)
     return values
 
 
 def _elu(values: NDArray[Any]) -> NDArray[Any]:
-    np.expm1(values, out=values, where=values < 0)
+    below = np.minimum(values, 0)
+    np.maximum(values, np.expm1(below, out=below), out=values)  # exp(v) - 1 is no less than v
     return values
 
 
@@ -51,7 +52,8 @@ def _sigmoid(values: NDArray[Any]) -> NDArray[Any]:
     return values
 
 
-#: By name, as PyTorch's functions: what is done to every value, mostly in place. ``leaky_relu`` has slope 0.01, ``elu``
+#: By name, as PyTorch's functions: what is done to every value, mostly in place. Arrays may be CuPy's, whose functions
+#: NumPy's then are; they know no ``where``. ``leaky_relu`` has slope 0.01, ``elu``
 #: alpha 1.
 ACTIVATIONS: dict[str, Callable[[NDArray[Any]], NDArray[Any]]] = {
     "relu": lambda v: np.maximum(v, 0, out=v),
@@ -159,7 +161,9 @@ def _norm(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _max(values: NDArray[Any]) -> NDArray[Any]:
-    most: NDArray[Any] = np.maximum.reduce(values, axis=0)
+    most: NDArray[Any] = values[0]
+    for channel in values[1:]:
+        np.maximum(most, channel, out=most)
     return most
 
 
