@@ -15,7 +15,7 @@ from volconv.errors import VolconvError
 from volconv_cli import exits
 from volconv_cli.signals import end_at_signals
 
-COMMANDS = ("apply", "convert", "diff", "doctor", "info", "kernel", "shape")
+COMMANDS = ("apply", "convert", "diff", "doctor", "info", "kernel", "shape", "view")
 
 
 @dataclass(slots=True)

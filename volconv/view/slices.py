@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 #: What a window leaves out at either end, in percent of the voxels shown.
 TAILS = 0.5
 
+#: Degrees from which on axes count as oblique.
+TILTED = 1.0
+
 #: Formats that keep an orientation.
 _ORIENTED = frozenset(form.name for form in FORMATS if form.geometry == "affine")
 
@@ -125,6 +128,15 @@ class Slices:
         return float(self.planes[0].values[self.planes[0].cross])
 
     @property
+    def tilt(self) -> float:
+        """Degrees by which axes differ from the directions that letters name; 0 where there are none."""
+        if not self.oriented:
+            return 0.0
+        linear = self.geometry.matrix[:3, :3]
+        cosines = np.abs(linear).max(axis=0) / np.linalg.norm(linear, axis=0)
+        return float(np.degrees(np.arccos(min(1.0, cosines.min()))))
+
+    @property
     def world(self) -> tuple[float, float, float] | None:
         """Where the voxel's centre lies, x, y, z in the geometry's unit; None where the file states none."""
         if self.geometry.unit is None:
@@ -165,7 +177,7 @@ def places(infos: Sequence[VolumeInfo], names: Sequence[str], at: At | None = No
     """The voxel (D, H, W) of each volume that lies at one place.
 
     Voxels are counted in the first volume, and the middle is its middle. In the others it is the voxel at the same
-    place in the world; where one of the two states no unit, the voxel of the same index.
+    place in the world; where one of the two states no unit, the voxel of the same index, or its own middle.
 
     Raises
     ------
@@ -189,9 +201,12 @@ def places(infos: Sequence[VolumeInfo], names: Sequence[str], at: At | None = No
         found = [_within(first, names[0], _indices(first.geometry, at.xyz, at.unit), at)]
     for info, name in zip(infos[1:], names[1:], strict=True):
         index: tuple[float, ...] = found[0][::-1]
-        if first.geometry.unit and info.geometry.unit and not _same_grid(first, info):
+        in_one_world = first.geometry.unit is not None and info.geometry.unit is not None
+        if at is None and not in_one_world:
+            index = tuple(float(size // 2) for size in info.shape[:1:-1])
+        elif in_one_world and not _same_grid(first, info):
             x, y, z, _ = (float(v) for v in first.geometry.matrix @ (*index, 1))
-            index = _indices(info.geometry, (x, y, z), first.geometry.unit)
+            index = _indices(info.geometry, (x, y, z), first.geometry.unit or "mm")
         found.append(_within(info, name, index, at))
     return found
 
