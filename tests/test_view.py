@@ -164,6 +164,13 @@ def test_a_place_in_the_world():
         assert_close(found.world, (x, y, z), np.float32)
 
 
+def test_a_place_between_voxels_is_in_the_nearest():
+    make_nifti("a.nii", noise(), AFFINES["RAS"])
+    for at in ("1.4,4.8,9.2mm", "0.6,3.2,7.6mm"):
+        with open_volume("a.nii") as volume:
+            assert gather([volume], at=at).volumes[0].voxel == (3, 2, 1)
+
+
 def test_without_units_each_has_its_own_middle():
     small, large = ArraySource(np.ones((1, 1, 4, 4, 4))), ArraySource(np.ones((1, 1, 9, 9, 9)))
     assert [one.voxel for one in gather([large, small]).volumes] == [(4, 4, 4), (2, 2, 2)]

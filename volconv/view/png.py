@@ -27,6 +27,9 @@ DPI = 150
 #: Inches: what all panels may take together, and one at least; between them, around them, a colour bar, a line.
 _WIDEST, _TALLEST, _LEAST, _NARROWEST = 8.5, 6.0, 0.6, 4.5
 _GAP, _MARGIN, _LINE = 0.14, 0.18, 0.2
+#: Panels that are thinner have no letters.
+_LEGIBLE = 0.5
+
 #: Lines above the panels.
 _HEAD = 3.2
 _BAR, _BAR_ROOM, _TALLEST_BAR = 0.12, 0.65, 2.6
@@ -178,7 +181,7 @@ def _annotate(axes: Any, plane: Plane, extent: NDArray[np.float64]) -> None:
     }
     pad_x, pad_y = 0.05 / extent[1], 0.05 / extent[0]
     axes.text(pad_x, 1 - pad_y, f"{plane.title} {'zyx'[plane.axis]}={plane.index}", ha="left", va="top", **style)
-    left, right, top, bottom = plane.letters
+    left, right, top, bottom = plane.letters if min(extent) >= _LEGIBLE else ("",) * 4
     axes.text(pad_x, 0.5, left, ha="left", va="center", weight="bold", **style)
     axes.text(1 - pad_x, 0.5, right, ha="right", va="center", weight="bold", **style)
     axes.text(0.5, 1 - pad_y, top, ha="center", va="top", weight="bold", **style)

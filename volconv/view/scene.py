@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.errors import ParameterError
-from volconv.view.slices import comparable, difference_of, largest_of, parse_at, places, slices_of, window_of
+from volconv.view.place import comparable, parse_at, places
+from volconv.view.slices import difference_of, largest_of, slices_of, window_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
