@@ -82,6 +82,7 @@ def make_what_examples_name():
     make_nifti("brain.nii.gz", noise((12, 13, 14), "uint8"))
     make_nifti("brain.nii", noise((12, 13, 14), "int16"))
     make_nifti("m.nii", noise((12, 13, 14), "uint8") // 100)
+    make_nifti("smooth.nii.gz", noise((12, 13, 14), "float32"))
     for name in ("t1", "t2"):
         make_nifti(f"{name}.nii.gz", noise((12, 13, 14), "int16"))
     make_nifti("ct.nii", noise((12, 13, 14), "int16"))
@@ -122,6 +123,9 @@ def test_examples_in_the_help_work(capsys, command):
         elif words[0] == "convert":
             made = ("brain.h5", "cells.nii.gz", "first.nii", "both.nii.gz")
             assert any(name in words and Path(name).is_file() for name in made)
+            assert out == ""
+        elif words[0] == "view":
+            assert Path(words[words.index("-o") + 1]).is_file()
             assert out == ""
         elif words[0] == "shape":
             assert " -> " in out or '"output_shape"' in out

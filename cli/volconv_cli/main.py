@@ -15,7 +15,7 @@ from volconv.errors import VolconvError
 from volconv_cli import exits
 from volconv_cli.signals import end_at_signals
 
-COMMANDS = ("apply", "convert", "diff", "doctor", "info", "kernel", "shape")
+COMMANDS = ("apply", "convert", "diff", "doctor", "info", "kernel", "shape", "view")
 
 
 @dataclass(slots=True)
@@ -49,6 +49,7 @@ def cli() -> None:
       volconv shape --input-shape 1,16,10,50,100 --kernel-size 3 --out-channels 33
       volconv info brain.nii.gz
       volconv convert brain.nii.gz brain.h5
+      volconv view brain.nii.gz -o brain.png
 
     Volumes are NIfTI (.nii, .nii.gz), HDF5 (file.h5:/dataset) and TIFF stacks. Every three-number option is in D,H,W
     (z,y,x) order.

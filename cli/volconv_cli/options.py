@@ -69,6 +69,17 @@ def distances(value: Any) -> Any:
     return (d, h, w), "um" if match[2] in ("\u00b5m", "\u03bcm") else match[2]
 
 
+def window(value: Any) -> Any:
+    """Parse ``"0,255"``."""
+    if not isinstance(value, str):
+        return value
+    try:
+        low, high = (float(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"must be LO,HI, two numbers with a comma between (got {value!r})") from None
+    return low, high
+
+
 def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict[str, str]:
     """Parse repeated ``NAME=VALUE``; names that are not given keep the value of a config file."""
     found = {}
