@@ -379,6 +379,7 @@ def load_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is not None:
         from volconv.config import load_config as load
 
+        ctx.meta["volconv.config"] = value
         ctx.default_map = {_RENAMED.get(key, key.replace("-", "_")): text for key, text in load(value).items()}
 
 
@@ -387,10 +388,10 @@ def effective_config(parameters: dict[str, Any]) -> str:
     from volconv.config import KEYS, dump_config
 
     names = {key: _RENAMED.get(key, key.replace("-", "_")) for key in KEYS}
-    return dump_config({key: _as_typed(parameters.get(name)) for key, name in names.items()})
+    return dump_config({key: as_typed(parameters.get(name)) for key, name in names.items()})
 
 
-def _as_typed(value: Any) -> Any:
+def as_typed(value: Any) -> Any:
     """What was typed for a parsed value; None for what is as good as not given."""
     match value:
         case None | False:
