@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from volconv.errors import printable
 from volconv_cli import exits, signals
+from volconv_cli.completion import files
 from volconv_cli.options import (
     backend_options,
     config_option,
@@ -43,11 +44,12 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 
 
 @click.command("apply", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("inputs", metavar="INPUT...", nargs=-1)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, shell_complete=files)
 @click.option(
     "-o",
     "--output",
     metavar="OUTPUT",
+    shell_complete=files,
     help="Output file, or a template with {parent}, {name}, {stem} and {ext}; required.",
 )
 @kernel_option(required=False)
@@ -90,6 +92,7 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @click.option(
     "--report",
     metavar="FILE.html|.json|.jsonl",
+    shell_complete=files,
     help="Write what was done as a page to look at, as JSON, or as JSON lines, one for each file as it is done.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same JSON.")
