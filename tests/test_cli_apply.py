@@ -675,7 +675,7 @@ def test_apply_as_a_function_does_the_same():
     )
     volconv("apply", ANISO, "-k", "kernel.npy", "-o", "command.nii", "--stride", "2", "--padding", "1")
     assert Path("function.nii").read_bytes() == Path("command.nii").read_bytes()
-    assert seen[-1] == (read("command.nii").size,) * 2
+    assert seen[-1] == (read("command.nii").nbytes,) * 2
     assert report.shape.output_shape == read("command.nii").shape
     assert (report.inputs, report.output) == ((str(ANISO),), "function.nii")
     assert report.plan.algorithm in report.plan.candidates

@@ -299,10 +299,10 @@ def test_a_report_takes_the_place_of_no_volume(capsys, report):
 # --- several at once
 
 
-def on_a_terminal(command):
-    """What a command writes to a terminal, and its exit code."""
+def on_a_terminal(command, interrupt_at=None, **environment):
+    """What a command writes to a terminal, and its exit code; it gets Ctrl-C once it has written the given text."""
     terminal, end = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"} | environment
     process = subprocess.Popen(
         [SCRIPT, *map(str, command)], stdout=end, stderr=end, stdin=subprocess.DEVNULL, env=environment
     )
@@ -311,10 +311,43 @@ def on_a_terminal(command):
     try:
         while piece := os.read(terminal, 1 << 16):
             shown += piece
+            if interrupt_at is not None and re.search(interrupt_at, shown.decode(errors="replace")):
+                process.send_signal(signal.SIGINT)
+                interrupt_at = None
     except OSError:  # as Linux tells that the other end is closed
         pass
     os.close(terminal)
     return shown.decode(), process.wait(PATIENCE)
+
+
+def screen(shown):
+    """Lines of a terminal in the end, down to the cursor's; all that it had on the way; whether the cursor is seen."""
+    lines, row, column, cursor, ever = [""], 0, 0, True, set()
+    for code, text in re.findall(r"(\x1b\[\??[\d;]*[a-zA-Z]|\r|\n)|([^\x1b\r\n]+)", shown):
+        if text:
+            line = lines[row].ljust(column)
+            lines[row] = line[:column] + text + line[column + len(text) :]
+            column += len(text)
+            ever.add(lines[row])
+        elif code == "\r":
+            column = 0
+        elif code == "\n":
+            row += 1
+            lines += [""] * (row == len(lines))
+        elif code == "\x1b[2K":
+            lines[row] = ""
+        elif code == "\x1b[1A":
+            row -= 1
+        elif code in ("\x1b[?25l", "\x1b[?25h"):
+            cursor = code.endswith("h")
+        else:
+            assert code.endswith("m"), code  # colours
+    assert not any(lines[row + 1 :])
+    return lines[: row + 1], ever, cursor
+
+
+#: A bar: name, bar, share, bytes, rate, time left.
+BAR = r"(.+?) +[━╸╺]+ +(\d+)%( +([\d.]+ (kB|MB|B)(/[\d.]+ MB)?)( +[\d.]+ [kM]?B/s)?)?( +[-\d:]+)?"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -322,28 +355,47 @@ def test_progress_on_a_terminal(jobs):
     files = [str(make_nifti(f"{'long' * 9}_{i}.nii", noise((160, 170, 180), seed=i))) for i in range(3)]
     shown, code = on_a_terminal(["apply", *files, "gone.nii", *LINE, "-o", "o_{name}", "-j", jobs])
     assert code == 1
-    lines = [line for line in re.split(r"\r\x1b\[2K|\r\n", shown) if line]
-    bars = [line for line in lines if line.startswith("[")]
+    lines, ever, cursor = screen(shown)
+    bars = [line.rstrip() for line in ever if "%" in line and re.search("[━╸╺]", line)]
     assert bars
-    assert all(re.match(r"\[#*-*\]  \d of 4  ", bar) for bar in bars)
-    assert all(len(bar) < 80 for bar in bars)
-    assert any("_0.nii" in bar or "longlong" in bar for bar in bars)
+    assert all(len(bar) <= 80 and re.fullmatch(BAR, bar) for bar in bars), bars
+    assert any(re.match(r"\d of 4 files ", bar) for bar in bars)
+    assert any(bar.startswith("longlong") for bar in bars)
+    assert any(re.search(r" [\d.]+ MB/19\.6 MB ", bar) for bar in bars)
     # Bars have gone when the rest is shown: the screen has only what a file would.
-    screen = [line.rpartition("\x1b[2K")[2] for line in shown.split("\r\n")]
-    assert [line.split(":")[0] for line in screen if " -> " in line] == sorted(
-        (f"{file} -> o_{file}" for file in files), key=lambda text: [text in line for line in screen].index(True)
+    assert cursor
+    assert [line.split(":")[0] for line in lines if " -> " in line] == sorted(
+        (f"{file} -> o_{file}" for file in files), key=lambda text: [text in line for line in lines].index(True)
     )
-    assert screen[-1] == ""
-    assert not [line for line in screen if line.startswith("[")]
+    assert lines[-1] == ""
+    assert not [line for line in lines if re.search("[━╸╺]", line)]
 
 
 def test_progress_of_one_file():
-    make_nifti("a.nii", noise((160, 170, 180)))
-    shown, code = on_a_terminal(["apply", "a.nii", *LINE, "-o", "o.nii"])
+    make_nifti("[red]a.nii", noise((160, 170, 180)))
+    shown, code = on_a_terminal(["apply", "[red]a.nii", *LINE, "-o", "o.nii"])
     assert code == 0
-    assert re.search(r"\[#{20}\]  100%  (\S+ s left  )?a.nii\r\x1b\[2K", shown)
-    shown, code = on_a_terminal(["apply", "a.nii", *LINE, "-o", "o.nii", "-f", "-q"])
-    assert (shown, code) == ("", 0)
+    lines, ever, cursor = screen(shown)
+    assert any(re.fullmatch(r"\[red\]a.nii +━{16} +100% 19.6 MB/19.6 MB.*", line) for line in ever)
+    assert [line.partition(":")[0] for line in lines] == ["[red]a.nii -> o.nii", ""]
+    assert cursor
+    assert on_a_terminal(["apply", "[red]a.nii", *LINE, "-o", "o.nii", "-f", "-q"]) == ("", 0)
+    shown, code = on_a_terminal(["apply", "[red]a.nii", *LINE, "-o", "o.nii", "-f"], TERM="dumb")
+    assert code == 0
+    assert "\x1b" not in shown
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_ctrl_c_leaves_a_terminal_clean(jobs):
+    files = [str(make_nifti(f"{i}.nii", noise((200, 210, 220), seed=i))) for i in range(6)]
+    command = ["apply", *files, *LINE, "-o", "o_{stem}.nii.gz", "-j", jobs]
+    shown, code = on_a_terminal(command, interrupt_at=r"MB/\d")
+    assert code == 130
+    lines, _, cursor = screen(shown)
+    assert cursor
+    assert lines[-2].startswith("volconv: interrupted"), shown[-600:]
+    assert all(" -> " in line or line.startswith("  note") for line in lines[:-2])
+    assert lines[-1] == ""
 
 
 def test_one_bound_on_memory_for_all():

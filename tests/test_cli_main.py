@@ -7,6 +7,7 @@ import inspect
 import pkgutil
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,7 @@ from volconv_cli.main import COMMANDS
 SCRIPT = Path(sys.executable).parent / "volconv"
 #: Every command that has a help of its own.
 HELPS = [[], *([name] for name in COMMANDS), *(["kernel", name] for name in ("list", "show", "save"))]
-HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "isal", "torch", "scipy"}
+HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "isal", "torch", "scipy", "rich"}
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,51 @@ def test_examples_in_the_help_work(capsys, command):
             assert out != ""
 
 
+def test_units_and_axes_are_worded_alike(capsys):
+    for command in HELPS:
+        words = " ".join(help_of(capsys, *command).split())
+        for start in re.finditer("mm, um", words):
+            # Lengths of kernels are not in metres, and may be in voxels.
+            assert words[start.start() :].startswith(("mm, um, nm or m", "mm, um, nm or voxels")), command
+        for option in ("--stride", "--dilation", "--padding", "--kernel-size", "--spacing"):
+            for told in re.findall(rf" {option} ([A-Z]\S*)", words):
+                assert told.startswith("D,H,W"), (command, option, told)
+
+
+def completed(*words):
+    """What bash offers for the last of these words, and whether it adds names of files."""
+    line = " ".join(words)
+    script = f"""
+        PATH={SCRIPT.parent}:$PATH
+        compopt() {{ printf '%s %s\\n' "$@"; }}
+        eval "$(_VOLCONV_COMPLETE=bash_source volconv)"
+        COMP_WORDS=({line}{" ''" if not words[-1] else ""}); COMP_CWORD={len(words) - 1}
+        _volconv_completion volconv "{words[-1]}"
+        printf '%s\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    return done.stdout.split("\n")[:-1]
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash, and there is none")
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        (["volconv", ""], [*COMMANDS]),
+        (["volconv", "ap"], ["apply"]),
+        (["volconv", "kernel", "s"], ["save", "show"]),
+        (["volconv", "apply", "--padding-"], ["--padding-mode", "--padding-value"]),
+        (["volconv", "apply", "--padding-mode", "re"], ["reflect", "replicate"]),
+        (["volconv", "apply", "x.nii", "-k", "ga"], ["gabor", "gaussian", "-o default"]),
+        (["volconv", "apply", "br"], ["-o default"]),
+        (["volconv", "convert", "a.nii", "b"], ["-o default"]),
+    ],
+)
+def test_a_shell_completes(words, offered):
+    assert sorted(filter(None, completed(*words))) == sorted(offered)
+
+
 # --- how it ends
 
 
@@ -145,9 +191,14 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["aply"], r"No such command 'aply'"),
-        (["app"], r"No such command 'app'"),  # no abbreviations
-        (["--nope"], r"No such option:? '?--nope"),
+        (["aply"], r"No such command 'aply'; did you mean apply\? "),
+        (["app"], r"No such command 'app'; did you mean apply\? "),  # no abbreviations
+        (["xyz"], r"No such command 'xyz' \("),
+        (["kernel", "shw"], r"No such command 'shw'; did you mean show\? "),
+        (["--nope"], r"No such option '--nope' \("),
+        (["--verson"], r"No such option '--verson'; did you mean --version\? "),
+        (["apply", "--pading", "1"], r"No such option '--pading'; did you mean --padding\? "),
+        (["shape", "--hlep"], r"No such option '--hlep'; did you mean --help\? "),
         (["apply", "-k", "identity", "-o", "x.nii"], r"Missing argument 'INPUT\.\.\.'"),
         (["apply", "x.nii", "-o", "y.nii"], r"Missing option '-k' / '--kernel'"),
         (["apply", "x.nii", "-k", "identity"], r"Missing option '-o' / '--output'"),
@@ -162,7 +213,7 @@ def test_wrong_usage_is_one_line_that_names_the_help(capsys, arguments, message)
     assert err.startswith("volconv: error: ")
     assert err.count("\n") == 1
     assert re.search(message, err), err
-    assert re.search(r"\(see 'volconv( apply| shape)? --help'\)\n$", err), err
+    assert re.search(r"\(see 'volconv( apply| shape| kernel)? --help'\)\n$", err), err
 
 
 def test_no_arguments_show_the_help(capsys):

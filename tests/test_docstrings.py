@@ -9,8 +9,13 @@ from importlib import import_module
 import pytest
 
 import volconv
+import volconv_cli
 
-MODULES = [module.name for module in pkgutil.walk_packages(volconv.__path__, "volconv.")]
+MODULES = [
+    module.name
+    for package in (volconv, volconv_cli)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -138,7 +138,7 @@ def test_the_epilogue_and_a_region():
     told = []
     volconv.apply("in.nii", "b.nii", "sobel", backend="cupy", progress=lambda *done: told.append(done), **options)
     assert np.allclose(read("a.nii"), read("b.nii"), rtol=1e-5, atol=1e-3)
-    assert told[-1] == (read("b.nii").size,) * 2
+    assert told[-1] == (read("b.nii").nbytes,) * 2
 
 
 @pytest.mark.usefixtures("small_blocks")

@@ -129,7 +129,7 @@ def run_tasks(
     tasks : sequence of Task
         As :func:`volconv.naming.check_tasks` lets them pass.
     progress : callable, optional
-        Called with (task, output voxels done, output voxels in all), from any thread; first with 0 of 0.
+        Called with (task, bytes of output voxels done, bytes in all), from any thread; first with 0 of 0.
     kernel, jobs, fail_fast, reading, threads, memory, **options
         As in :func:`apply_many`.
     """

@@ -111,7 +111,7 @@ def convert(
     memory : str or int, optional
         Bytes, or text such as "512M", that this process may have resident: see :func:`volconv.apply`.
     progress : callable, optional
-        Called with (voxels done, voxels in all) after each block.
+        Called with (bytes of output voxels done, bytes in all) after each block.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def convert(
                 counts += lost
                 done += math.prod(block.shape)
                 if progress is not None:
-                    progress(done, total)
+                    progress(done * told.dtype.itemsize, total * told.dtype.itemsize)
             volume.finish()
     label = split_path(destination)[0].name
     geometry = info.geometry

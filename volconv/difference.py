@@ -128,7 +128,7 @@ def diff(
     tolerance : float
         Voxels may differ by this much.
     progress : callable, optional
-        Called with (voxels done, voxels in all) after each block.
+        Called with (bytes of voxels read of both, bytes in all) after each block.
 
     Raises
     ------
@@ -195,6 +195,7 @@ def _compare(a: OpenVolume, b: OpenVolume, tolerance: float, progress: Callable[
     found = _Found()
     shape, scalings = a.info.shape, (a.info.scaling, b.info.scaling)
     done, total = 0, math.prod(shape)
+    voxel_bytes = a.info.dtype.itemsize + b.info.dtype.itemsize
     for block in walk([a, b], [], _VOXEL_BYTES).regions:
         values = a.read(block), b.read(block)
         alike = scalings[0] == scalings[1] and (values[0].dtype == values[1].dtype or _are_whole(values))
@@ -202,7 +203,7 @@ def _compare(a: OpenVolume, b: OpenVolume, tolerance: float, progress: Callable[
             _look(found, block, values, scalings, tolerance)
         done += math.prod(block.shape)
         if progress is not None:
-            progress(done, total)
+            progress(done * voxel_bytes, total * voxel_bytes)
     a.finish()
     b.finish()
     return found

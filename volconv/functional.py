@@ -272,7 +272,7 @@ def apply(
     dry_run : bool
         Check everything and report the plan; read no voxel, and write nothing.
     progress : callable, optional
-        Called with (output voxels done, output voxels in all) now and then.
+        Called with (bytes of output voxels done, bytes in all) now and then.
 
     Returns
     -------

@@ -75,7 +75,7 @@ def run(
     mask : Source, optional
         Labels, of the source's size and of its volumes or one; there is one where the plan says so.
     progress : callable, optional
-        Called with (output voxels done, output voxels in all) after each work item, from any thread, one at a time.
+        Called with (bytes of output voxels done, bytes in all) after each work item, from any thread, one at a time.
     device : Device, optional
         The GPU that the plan is for.
     fallback : Plan, optional
@@ -94,7 +94,9 @@ def run(
     with convolution.session():
         while blocks:
             done = total - sum(math.prod(block.shape) for block in blocks)
-            passed = _Pass(plan, convolution, blocks, _progress(progress, done, total), outcome)
+            passed = _Pass(
+                plan, convolution, blocks, _progress(progress, done, total, sink.info.dtype.itemsize), outcome
+            )
             try:
                 passed.run(threads)
             except (MemoryError, RuntimeError) as error:
@@ -118,7 +120,9 @@ def run(
     return outcome
 
 
-def _progress(told: Callable[[int, int], None] | None, done: int, total: int) -> Callable[[int], None] | None:
+def _progress(
+    told: Callable[[int, int], None] | None, done: int, total: int, voxel_bytes: int
+) -> Callable[[int], None] | None:
     """Add up voxels that are done, and tell of them."""
     if told is None:
         return None
@@ -128,7 +132,7 @@ def _progress(told: Callable[[int, int], None] | None, done: int, total: int) ->
         nonlocal done
         with lock:
             done += voxels
-            told(done, total)
+            told(done * voxel_bytes, total * voxel_bytes)
 
     return advance
 

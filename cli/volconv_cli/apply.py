@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from volconv.errors import printable
 from volconv_cli import exits, signals
+from volconv_cli.completion import files
 from volconv_cli.options import (
     backend_options,
     config_option,
@@ -36,15 +37,19 @@ if TYPE_CHECKING:
     from volconv.report import ApplyReport, JsonLines
     from volconv_cli.progress import Progress
 
+#: Suffixes of reports that are pages.
+PAGES = (".html", ".htm")
+
 READING = ("axes", "spacing", "rgb", "time", "channel")
 
 
 @click.command("apply", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("inputs", metavar="INPUT...", nargs=-1)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, shell_complete=files)
 @click.option(
     "-o",
     "--output",
     metavar="OUTPUT",
+    shell_complete=files,
     help="Output file, or a template with {parent}, {name}, {stem} and {ext}; required.",
 )
 @kernel_option(required=False)
@@ -86,8 +91,9 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @click.option("--print-config", is_flag=True, help="Print the options in effect as a --config file, and stop.")
 @click.option(
     "--report",
-    metavar="FILE.json|.jsonl",
-    help="Write what was done to a JSON file, or as JSON lines, one for each file as it is done.",
+    metavar="FILE.html|.json|.jsonl",
+    shell_complete=files,
+    help="Write what was done as a page to look at, as JSON, or as JSON lines, one for each file as it is done.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the same JSON.")
 @click.option("-n", "--dry-run", is_flag=True, help="Check all but the voxels, print the plan, and touch nothing.")
@@ -156,7 +162,7 @@ def command(
     from volconv.naming import name_outputs
 
     tasks = name_outputs(_listed(inputs), str(output), stack=options.pop("stack"))
-    return _run(tasks, debug=ctx.obj.debug if ctx.obj else False, **options)
+    return _run(ctx, tasks, **options)
 
 
 def _listed(inputs: tuple[str, ...]) -> list[str]:
@@ -172,9 +178,9 @@ def _listed(inputs: tuple[str, ...]) -> list[str]:
 
 
 def _run(
+    ctx: click.Context,
     tasks: list[Task],
     *,
-    debug: bool,
     report: str | None,
     as_json: bool,
     quiet: bool,
@@ -184,6 +190,7 @@ def _run(
     """All tasks; one that fails stops no other."""
     from volconv.batch import run_tasks
     from volconv.naming import check_tasks
+    from volconv.report import to_json
     from volconv_cli.main import show_error
     from volconv_cli.progress import Progress, announce_compilation
     from volconv_cli.summary import Summary
@@ -210,12 +217,15 @@ def _run(
                 runs[outcome.task] = outcome.as_dict()
             with progress.aside():
                 if outcome.error is not None and not alone:
-                    show_error(outcome.error, debug=debug)
+                    show_error(outcome.error, debug=bool(ctx.obj and ctx.obj.debug))
                 elif outcome.report is not None and not (quiet or (as_json and options["dry_run"])):
                     _show(outcome.report, verbose=verbose)
     if runs:
         in_order = [runs[task] for task in tasks]
-        _write_json(in_order, report if lines is None else None, overwrite=options["overwrite"], printed=as_json)
+        if report is not None and lines is None:
+            _write_report(ctx, Path(report), tasks, in_order, reading)
+        if as_json:
+            click.echo(to_json(in_order), nl=False)
     if alone and outcome.error is not None:
         raise outcome.error
     if not (alone or quiet):
@@ -245,13 +255,21 @@ def _open_report(report: str | None, tasks: list[Task], *, overwrite: bool) -> J
     return JsonLines(path, overwrite=overwrite) if path.suffix.lower() == ".jsonl" else None
 
 
-def _write_json(runs: list[dict[str, Any]], report: str | None, *, overwrite: bool, printed: bool) -> None:
-    from volconv.report import to_json, write_report
+def _write_report(
+    ctx: click.Context, path: Path, tasks: list[Task], runs: list[dict[str, Any]], reading: dict[str, Any]
+) -> None:
+    """A page or JSON, by the name's suffix."""
+    from volconv.report import write_report
 
-    if report is not None:
-        write_report(Path(report), runs, overwrite=overwrite)
-    if printed:
-        click.echo(to_json(runs), nl=False)
+    overwrite = ctx.params["overwrite"]
+    if path.suffix.lower() not in PAGES:
+        write_report(path, runs, overwrite=overwrite)
+        return
+    from volconv_cli.page import write_page
+    from volconv_cli.repeat import command_for
+
+    commands = [command_for(ctx, task.inputs, task.output) for task in tasks]
+    write_page(path, runs, commands, reading, overwrite=overwrite)
 
 
 def _show(report: ApplyReport, *, verbose: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from volconv.errors import printable
+from volconv_cli.completion import files
 from volconv_cli.options import (
     creation_option,
     debug_option,
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("convert", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("files", metavar="IN... OUT", nargs=-1, required=True)
+@click.argument("files", metavar="IN... OUT", nargs=-1, required=True, shell_complete=files)
 @click.option("--dtype", metavar="DTYPE", help="Output dtype; integers are rounded and saturate.  [default: as stored]")
 @reading_options
 @stack_option

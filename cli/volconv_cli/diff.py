@@ -11,6 +11,7 @@ import click
 
 from volconv.errors import printable
 from volconv_cli import exits
+from volconv_cli.completion import files
 from volconv_cli.options import debug_option, reading_options
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ SAME, DIFFERENT = exits.DONE, 1
 
 
 @click.command("diff", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("a")
-@click.argument("b")
+@click.argument("a", shell_complete=files)
+@click.argument("b", shell_complete=files)
 @click.option("--tol", type=float, metavar="T", default=0, show_default=True, help="Voxels may differ by this much.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing: the exit code tells.")

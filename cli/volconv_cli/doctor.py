@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 NOWHERE = "nowhere to write: each run compiles them anew"
 
 
-@click.command("doctor", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    "doctor",
+    short_help="Tell what is installed, and whether a GPU can be used.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @click.option("--field", metavar="NAME", help="Print this fact alone.")
 @debug_option

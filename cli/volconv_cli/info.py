@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from volconv_cli.completion import files
 from volconv_cli.options import check_field, debug_option, reading_options
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ START = 20
 
 
 @click.command("info", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("file", metavar="[FILE]", required=False)
+@click.argument("file", metavar="[FILE]", required=False, shell_complete=files)
 @click.option("--formats", "table", is_flag=True, help="Instead of FILE: tell what each format can hold.")
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @click.option("--field", metavar="NAME", help="Print this fact alone.")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from volconv_cli.options import debug_option, distances, overwrite_option, weight_layout_option
+from volconv_cli.completion import Group, files, kernels
+from volconv_cli.options import debug_option, overwrite_option, spacing_option, weight_layout_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ _HELP = {"help_option_names": ["-h", "--help"]}
 SHOWN = 16
 
 
-@click.group("kernel", context_settings=_HELP)
+@click.group("kernel", cls=Group, context_settings=_HELP)
 def command() -> None:
     """Look at kernels: named ones, and weights from files.
 
@@ -38,13 +39,13 @@ def command() -> None:
 def _grid_options(command: F) -> F:
     """Give what says which grid a kernel is for, and how its axes are ordered."""
     options: list[Callable[[F], F]] = [
-        click.option("--like", metavar="VOLUME", help="The file that the kernel is for: its spacing, size and dtype."),
         click.option(
-            "--spacing",
-            type=distances,
-            metavar="D,H,W[UNIT]",
-            help="Distance between voxels, whatever the file says, as in 1,0.5,0.5um.",
+            "--like",
+            metavar="VOLUME",
+            shell_complete=files,
+            help="The file that the kernel is for: its spacing, size and dtype.",
         ),
+        spacing_option,
         weight_layout_option,
     ]
     for option in reversed(options):
@@ -52,8 +53,8 @@ def _grid_options(command: F) -> F:
     return command
 
 
-@command.command("list", context_settings=_HELP)
-@click.argument("name", metavar="[NAME|FILE]", required=False)
+@command.command("list", context_settings=_HELP, short_help="List the named kernels, or what a file of weights holds.")
+@click.argument("name", metavar="[NAME|FILE]", required=False, shell_complete=kernels)
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @debug_option
 def list_command(name: str | None, as_json: bool) -> None:
@@ -66,7 +67,7 @@ def list_command(name: str | None, as_json: bool) -> None:
       volconv kernel list unet.safetensors
       volconv kernel list --json
 
-    Lengths are in mm, um, nm or vox (voxels, without a unit): one, or three as in 1/2/2mm for D/H/W. NAME is told with
+    Lengths are in mm, um, nm or voxels (vox, or no unit): one, or three as in 1/2/2mm for D/H/W. NAME is told with
     its formula, normalisation and source.
     """
     from volconv.kernels import NAMES, named_kernels, split_file_spec
@@ -125,8 +126,8 @@ def _plain_text(documentation: str) -> str:
     return "\n\n".join(textwrap.fill(" ".join(part.split()), WIDTH) for part in text.split("\n\n"))
 
 
-@command.command("show", context_settings=_HELP)
-@click.argument("kernel", metavar="KERNEL")
+@command.command("show", context_settings=_HELP, short_help="Tell what a kernel is, and show its slices.")
+@click.argument("kernel", metavar="KERNEL", shell_complete=kernels)
 @_grid_options
 @click.option(
     "--channel",
@@ -134,7 +135,7 @@ def _plain_text(documentation: str) -> str:
     metavar="N",
     default=0,
     show_default=True,
-    help="Output channel whose middle slices are shown, from 0.",
+    help="Output channel whose middle slices are shown, counted from 0.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the facts as one line of JSON.")
 @debug_option
@@ -163,8 +164,8 @@ def show_command(
 
 
 @command.command("save", context_settings=_HELP)
-@click.argument("kernel", metavar="KERNEL")
-@click.argument("output", metavar="FILE[:KEY]")
+@click.argument("kernel", metavar="KERNEL", shell_complete=kernels)
+@click.argument("output", metavar="FILE[:KEY]", shell_complete=files)
 @_grid_options
 @overwrite_option
 @debug_option

@@ -13,6 +13,7 @@ import click
 import volconv
 from volconv.errors import VolconvError
 from volconv_cli import exits
+from volconv_cli.completion import Group, usage_words
 from volconv_cli.signals import end_at_signals
 
 COMMANDS = ("apply", "convert", "diff", "doctor", "info", "kernel", "shape", "view")
@@ -25,7 +26,7 @@ class Session:
     debug: bool = False
 
 
-class _Commands(click.Group):
+class _Commands(Group):
     """Subcommands, each imported when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
@@ -97,7 +98,7 @@ def _show_usage(error: click.ClickException) -> None:
         return
     context = error.ctx if isinstance(error, click.UsageError) else None
     command = context.command_path if context else "volconv"
-    click.echo(f"volconv: error: {' '.join(error.format_message().split())} (see '{command} --help')", err=True)
+    click.echo(f"volconv: error: {usage_words(error)} (see '{command} --help')", err=True)
 
 
 def show_error(error: VolconvError, *, debug: bool = False) -> None:

@@ -10,6 +10,7 @@ import click
 
 from volconv.errors import ParameterError
 from volconv.params import PADDING_MODES
+from volconv_cli.completion import files, kernels, meant
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -63,7 +64,7 @@ def distances(value: Any) -> Any:
         numbers = []
     if match is None or len(numbers) not in (1, 3) or not all(0 < n < float("inf") for n in numbers):
         raise click.BadParameter(
-            f"must be 1 or 3 positive lengths and a unit (mm, um, nm, m), as in 1,0.5,0.5um (got {value!r})"
+            f"must be 1 or 3 positive lengths and a unit (mm, um, nm or m), as in 1,0.5,0.5um (got {value!r})"
         )
     d, h, w = numbers * (3 // len(numbers))
     return (d, h, w), "um" if match[2] in ("\u00b5m", "\u03bcm") else match[2]
@@ -139,11 +140,8 @@ def check_field(field: str | None, fields: Sequence[str]) -> None:
     """Refuse a ``--field`` that is none of these."""
     if field is None or field in fields:
         return
-    import difflib
-
-    close = difflib.get_close_matches(field, fields, n=1)
-    meant = f"; did you mean {close[0]}?" if close else ""
-    raise click.BadParameter(f"must be one of {', '.join(fields)} (got {field!r}){meant}", param_hint="--field")
+    said = f"must be one of {', '.join(fields)} (got {field!r}){meant(field, fields)}"
+    raise click.BadParameter(said, param_hint="--field")
 
 
 triple = integers(1, 3)
@@ -156,6 +154,7 @@ def kernel_option(*, required: bool) -> Callable[[F], F]:
         "--kernel",
         metavar="KERNEL",
         type=as_given,
+        shell_complete=kernels,
         required=required,
         help="A named kernel (gaussian:sigma=1.5mm, box:size=3, sobel ...: 'volconv kernel list'), or weights "
         "from FILE[:KEY] (.npy, .npz, .h5, .keras, .safetensors, .pt, .onnx, or a volume), KEY a layer or an array: "
@@ -182,6 +181,7 @@ def conv_options(command: F) -> F:
                 "--bias",
                 type=as_given,
                 metavar="NUMBER|FILE[:KEY]",
+                shell_complete=files,
                 help="Added to each output channel.  [default: that of the kernel's layer]",
             ),
             weight_layout_option,
@@ -234,8 +234,9 @@ def result_options(command: F) -> F:
                 "--roi",
                 type=region,
                 metavar="Z0:Z1,Y0:Y1,X0:X1[UNIT]",
-                help="Only outputs whose centres lie in this part of the input, in voxels or, with a unit, in lengths "
-                "from its first voxel (10:20,:,5: or 0:40,0:60,0:60mm); what they see beyond it is read.",
+                help="Only outputs whose centres lie in this part of the input, in voxels or, with a unit (mm, um, "
+                "nm or m), in lengths from its first voxel (10:20,:,5: or 0:40,0:60,0:60mm); what they see beyond it "
+                "is read.",
             ),
             click.option(
                 "--activation",
@@ -262,6 +263,7 @@ def mask_options(command: F) -> F:
             click.option(
                 "--mask",
                 metavar="FILE",
+                shell_complete=files,
                 help="Filter inside a mask only (not 0), by normalised convolution; each label of several by itself.",
             ),
             click.option(
@@ -285,6 +287,16 @@ def mask_options(command: F) -> F:
     return command
 
 
+def spacing_option(command: F) -> F:
+    """Give ``--spacing``."""
+    return click.option(
+        "--spacing",
+        type=distances,
+        metavar="D,H,W[UNIT]",
+        help="Distance between voxels in mm, um, nm or m, whatever the file says, as in 1,0.5,0.5um.",
+    )(command)
+
+
 def reading_options(command: F) -> F:
     """Give what overrides, or selects from, what an input file says: keywords of ``open_volume``."""
     for option in reversed(
@@ -294,14 +306,13 @@ def reading_options(command: F) -> F:
                 metavar="LETTERS",
                 help="The file's axes in its own order (see 'volconv info'), of T, C, Z, Y, X: XYZC, CZYX, ...",
             ),
+            spacing_option,
             click.option(
-                "--spacing",
-                type=distances,
-                metavar="D,H,W[UNIT]",
-                help="Distance between voxels, whatever the file says, as in 1,0.5,0.5um.",
+                "--time", type=index_or_range, metavar="I|A:B", help="Read only these volumes, counted from 0."
             ),
-            click.option("--time", type=index_or_range, metavar="I|A:B", help="Read only these volumes, from 0."),
-            click.option("--channel", type=index_or_range, metavar="I|A:B", help="Read only these channels, from 0."),
+            click.option(
+                "--channel", type=index_or_range, metavar="I|A:B", help="Read only these channels, counted from 0."
+            ),
             click.option("--rgb", is_flag=True, help="Take colours as channels."),
         ]
     ):
@@ -311,7 +322,7 @@ def reading_options(command: F) -> F:
 
 def stack_option(command: F) -> F:
     """Give ``--stack``."""
-    return click.option("--stack", is_flag=True, help="Take all INPUTs as the channels of one volume.")(command)
+    return click.option("--stack", is_flag=True, help="Take all inputs as the channels of one volume.")(command)
 
 
 def creation_option(command: F) -> F:
@@ -395,6 +406,7 @@ def load_config(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is not None:
         from volconv.config import load_config as load
 
+        ctx.meta["volconv.config"] = value
         ctx.default_map = {_RENAMED.get(key, key.replace("-", "_")): text for key, text in load(value).items()}
 
 
@@ -403,10 +415,10 @@ def effective_config(parameters: dict[str, Any]) -> str:
     from volconv.config import KEYS, dump_config
 
     names = {key: _RENAMED.get(key, key.replace("-", "_")) for key in KEYS}
-    return dump_config({key: _as_typed(parameters.get(name)) for key, name in names.items()})
+    return dump_config({key: as_typed(parameters.get(name)) for key, name in names.items()})
 
 
-def _as_typed(value: Any) -> Any:
+def as_typed(value: Any) -> Any:
     """What was typed for a parsed value; None for what is as good as not given."""
     match value:
         case None | False:
@@ -432,6 +444,7 @@ def config_option(command: F) -> F:
     return click.option(
         "--config",
         metavar="FILE.toml",
+        shell_complete=files,
         is_eager=True,
         expose_value=False,
         callback=load_config,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from volconv_cli.completion import files
 from volconv_cli.options import (
     config_option,
     conv_options,
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @click.command("shape", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("input_file", metavar="[INPUT]", required=False)
+@click.argument("input_file", metavar="[INPUT]", required=False, shell_complete=files)
 @click.option(
     "--input-shape",
     type=integers(3, 4, 5),

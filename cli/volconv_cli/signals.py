@@ -11,6 +11,9 @@ from typing import NoReturn
 #: What a command has to add when it ends so.
 remark = ""
 
+#: Lines that stand at the foot of the terminal, and go when a command ends so; the cursor is in the last.
+lines = 0
+
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
 
@@ -44,8 +47,9 @@ def _end(number: int) -> NoReturn:
     try:
         if (target := sys.modules.get("volconv.io.target")) is not None:  # otherwise there are no temporary files
             target.discard_unfinished()
-        # Not by sys.stderr, which another thread may hold; on a terminal, the bar goes and the cursor comes back.
-        clear = "\r\x1b[2K\x1b[?25h" if os.isatty(2) else ""
+        # Not by sys.stderr, which another thread may hold; on a terminal, bars go and the cursor comes back.
+        bars = "\x1b[2K\x1b[1A" * (lines - 1)
+        clear = f"\r{bars}\x1b[2K\x1b[?25h" if os.isatty(2) else ""
         os.write(2, f"{clear}volconv: {SAID[signal.Signals(number)]}{remark}\n".encode())
     finally:
         os._exit(128 + number)
