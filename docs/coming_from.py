@@ -10,21 +10,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nibabel
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DOCS = Path(__file__).parent
 BRAIN = DOCS.parent / "sample_data" / "mni152_t1.nii.gz"
 #: Where Debian's package `imagej` puts it.
 IMAGEJ = Path("/usr/share/java/ij.jar")
-#: A box that cuts through the head on all six sides, so that there is something at every border.
+#: A box that cuts through the brain on all six sides, so that there is something at every border.
 BOX = "50:130,60:170,50:150"
 #: Sigma is 2 mm, voxels are of 1 mm: outputs that are farther than this from every face see no padding.
 REACH = 10

@@ -59,8 +59,7 @@ def printed(*arguments: str) -> str:
 
 def commands() -> str:
     """Every command's help, subcommands in their place."""
-    from volconv_cli.main import main as _  # noqa: F401  (fails here, with its name, if it moves)
-    from volconv_cli.main import volconv
+    from volconv_cli.main import cli
 
     parts = ["# Commands\n\nWhat `--help` prints, for every command.\n"]
 
@@ -74,15 +73,15 @@ def commands() -> str:
                 assert child is not None
                 walk(child, (*path, name))
 
-    walk(volconv, ())
+    walk(cli, ())
     return "\n".join(parts)
 
 
 def kernels() -> str:
     """What `volconv kernel list` tells of each named kernel."""
-    from volconv.kernels.named import KERNELS
+    from volconv.kernels.named import NAMES
 
-    listed = [f"## {name}\n\n{printed('kernel', 'list', name)}" for name in KERNELS]
+    listed = [f"## {name}\n\n{printed('kernel', 'list', name)}" for name in NAMES]
     return "\n".join(["# Kernels\n", printed("kernel", "list"), *listed])
 
 
@@ -97,23 +96,35 @@ def python() -> str:
 
 
 def report() -> str:
-    """The fields of a report, by its schema."""
+    """The parts of a report and their fields, by its schema."""
     schema = json.loads((ROOT / "docs" / "report.schema.json").read_text(encoding="utf-8"))
-    lines = ["# Report", "", "What `--report` and `--json` write, by the [schema](../report.schema.json).", ""]
-    lines += ["| field | type | what |", "|---|---|---|"]
+    parts = schema["$defs"]
+    lines = ["# Report", "", "By its [schema](../report.schema.json).", "", schema["description"], ""]
+    for name, part in {"report": schema, **parts}.items():
+        if "properties" not in part:
+            continue
+        lines += [f"## {name}", "", part.get("description", "") if part is not schema else "", ""]
+        lines += ["| field | type | what |", "|---|---|---|"]
+        lines += [
+            f"| `{field}` | {kind(says, parts)} | {says.get('description', '').replace('|', '&#124;')} |"
+            for field, says in part["properties"].items()
+        ]
+        lines.append("")
+    return "\n".join(lines)
 
-    def rows(part: dict[str, Any], prefix: str) -> None:
-        for name, field in part.get("properties", {}).items():
-            while "$ref" in field:
-                field = schema["$defs"][field["$ref"].rsplit("/", 1)[1]] | {  # noqa: PLW2901
-                    key: value for key, value in field.items() if key != "$ref"
-                }
-            kind = field.get("type", "")
-            kind = " or ".join(kind) if isinstance(kind, list) else kind
-            lines.append(f"| `{prefix}{name}` | {kind} | {field.get('description', '').replace('|', chr(92) + '|')} |")
-            rows(field, f"{prefix}{name}.")
-            if isinstance(field.get("items"), dict):
-                rows(field["items"], f"{prefix}{name}[].")
 
-    rows(schema, "")
-    return "\n".join(lines) + "\n"
+def kind(says: dict[str, Any], parts: dict[str, Any]) -> str:
+    """What a field may hold, in a few words."""
+    if "$ref" in says:
+        name = says["$ref"].rsplit("/", 1)[1]
+        return f"[{name}](#{name.lower()})" if "properties" in parts[name] else kind(parts[name], parts)
+    if "const" in says:
+        return f"`{json.dumps(says['const'])}`"
+    if "enum" in says:
+        return " ".join(f"`{json.dumps(value)}`" for value in says["enum"])
+    several = says.get("oneOf", says.get("anyOf"))
+    if several:
+        return " or ".join(kind(one, parts) for one in several)
+    named = says.get("type", "")
+    text = " or ".join(named) if isinstance(named, list) else named
+    return f"{text} of {kind(says['items'], parts)}" if isinstance(says.get("items"), dict) else text
