@@ -127,6 +127,7 @@ def test_a_second_signal_does_not_wait(tmp_path, number):
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.3)
         process.send_signal(number)
+        process.wait(60)  # before its input ends, which would let it go on
         assert ended(process) == (SIGNALS[number][0], "")
     assert [TEMPORARY.fullmatch(name)["output"] for name in names(tmp_path) if name != "in.nii"] == ["o"]
 
