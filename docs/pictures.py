@@ -151,7 +151,7 @@ def groups(path: Path) -> None:
     save(figure, path)
 
 
-def brain(path: Path) -> None:
+def filters(path: Path) -> None:
     """The sample brain before and after."""
     source = SAMPLES / "mni152_t1.nii.gz"
     same = ["--padding", "same", "--padding-mode", "replicate"]
@@ -216,7 +216,7 @@ def main() -> None:
     """Make all of them."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "img"
     folder.mkdir(exist_ok=True)
-    for picture in (padding, dilation, stride, groups, brain, nuclei):
+    for picture in (padding, dilation, stride, groups, filters, nuclei):
         picture(folder / f"{picture.__name__}.png")
 
 
