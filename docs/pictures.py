@@ -215,7 +215,7 @@ def save(figure: Any, path: Path, dpi: int = 100) -> None:
 def main() -> None:
     """Make all of them."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "img"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for picture in (padding, dilation, stride, groups, filters, nuclei):
         picture(folder / f"{picture.__name__}.png")
 
