@@ -151,7 +151,7 @@ def groups(path: Path) -> None:
     save(figure, path)
 
 
-def brain(path: Path) -> None:
+def filters(path: Path) -> None:
     """The sample brain before and after."""
     source = SAMPLES / "mni152_t1.nii.gz"
     same = ["--padding", "same", "--padding-mode", "replicate"]
@@ -215,8 +215,8 @@ def save(figure: Any, path: Path, dpi: int = 100) -> None:
 def main() -> None:
     """Make all of them."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "img"
-    folder.mkdir(exist_ok=True)
-    for picture in (padding, dilation, stride, groups, brain, nuclei):
+    folder.mkdir(parents=True, exist_ok=True)
+    for picture in (padding, dilation, stride, groups, filters, nuclei):
         picture(folder / f"{picture.__name__}.png")
 
 

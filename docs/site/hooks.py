@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import posixpath
 import re
 import subprocess
 import sys
@@ -25,7 +26,9 @@ COPIES = {
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages that docs/ has no file for."""
-    pages = {page: relinked((ROOT / source).read_text(encoding="utf-8")) for page, source in COPIES.items()}
+    pages = {
+        page: relinked((ROOT / source).read_text(encoding="utf-8"), source, page) for page, source in COPIES.items()
+    }
     pages |= {
         "licence.md": f"# Licence\n\n```text\n{(ROOT / 'LICENSE').read_text(encoding='utf-8')}```\n",
         "reference/commands.md": commands(),
@@ -39,15 +42,22 @@ def on_files(files: Files, config: Any) -> Files:
     return files
 
 
-def relinked(text: str) -> str:
+def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:  # noqa: ARG001  # MkDocs' signature
+    """Let pages of docs/ link to files of the checkout, such as ../README.md, that have a page here."""
+    name = page.file.src_uri
+    return markdown if name in COPIES else relinked(markdown, f"docs/{name}", name)
+
+
+def relinked(text: str, source: str, page: str) -> str:
     """Links between files of the checkout, as links between pages of the site."""
-    pages = {source: page for page, source in COPIES.items()} | {"LICENSE": "licence.md"}
+    pages = {file: name for name, file in COPIES.items()} | {"LICENSE": "licence.md", "docs": "index.md"}
 
     def link(match: re.Match[str]) -> str:
-        target = match[1]
-        return f"]({pages.get(target, target.removeprefix('docs/'))})"
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
+        there = pages.get(target, target.removeprefix("docs/"))
+        return f"]({posixpath.relpath(there, posixpath.dirname(page) or '.')}"
 
-    return re.sub(r"\]\(([^)#]+)\)", link, text)
+    return re.sub(r"\]\((?!https?:)([^)#]+)", link, text)
 
 
 def printed(*arguments: str) -> str:
