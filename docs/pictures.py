@@ -186,6 +186,19 @@ def nuclei(path: Path) -> None:
     save(figure, path, 80)
 
 
+def view(path: Path) -> None:
+    """What ``volconv view`` shows of the sample brain, and of it smoothed."""
+    source = SAMPLES / "mni152_t1.nii.gz"
+    with tempfile.TemporaryDirectory() as name:
+        smooth, shown = Path(name, "brain_6mm.nii.gz"), Path(name, "view.png")
+        run(
+            "apply", source, "-k", "gaussian:fwhm=6mm", "--padding", "same", "--padding-mode", "replicate", "-o", smooth
+        )
+        run("view", source, smooth, "--at", "20,-3,10mm", "-o", shown)
+        image = Image.open(shown).convert("RGB")
+        image.resize((image.width * 2 // 3, image.height * 2 // 3), Image.Resampling.LANCZOS).save(path, optimize=True)
+
+
 def show_slices(path: Path, images: list[Any], titles: list[str], tops: list[float | None]) -> None:
     """Slices side by side, in grey."""
     height, width = images[0].shape
@@ -209,15 +222,16 @@ def save(figure: Any, path: Path, dpi: int = 100) -> None:
     figure.savefig(drawn, dpi=dpi, bbox_inches="tight", pad_inches=0.08)
     plt.close(figure)
     Image.open(drawn).convert("RGB").quantize(64, dither=Image.Dither.NONE).save(path, optimize=True)
-    print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 def main() -> None:
     """Make all of them."""
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "img"
     folder.mkdir(parents=True, exist_ok=True)
-    for picture in (padding, dilation, stride, groups, filters, nuclei):
-        picture(folder / f"{picture.__name__}.png")
+    for picture in (padding, dilation, stride, groups, filters, nuclei, view):
+        path = folder / f"{picture.__name__}.png"
+        picture(path)
+        print(f"{path}: {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
