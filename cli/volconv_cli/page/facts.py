@@ -29,7 +29,9 @@ class Facts:
         """The value under a key as ``shown`` words it."""
         value = self[key]
         text = "none" if value is None else plain(value) if shown is None else shown(value)
-        if isinstance(value, list | tuple):  # a line may end behind a comma, and not within a number
+        if isinstance(value, list | tuple) and not isinstance(
+            text, Html
+        ):  # a line may end behind a comma, and not within a number
             first, *others = text.split(",")
             text = joined(first, *(joined(",", Html("<wbr>"), part) for part in others))
         return tag("data", text, value=json.dumps(value), data_key=key)
@@ -48,9 +50,10 @@ def plain(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def matrix(rows: Sequence[Sequence[float]]) -> str:
-    """An affine's rows, but for the last, which says nothing."""
-    return "; ".join(" ".join(f"{number:.6g}" for number in row) for row in rows[:3])
+def matrix(rows: Sequence[Sequence[float]]) -> Html:
+    """An affine's rows on lines of their own, but for the last, which says nothing."""
+    lines = [" ".join(f"{number:.6g}" for number in row) for row in rows[:3]]
+    return joined(lines[0], *(joined(";", Html("<br>"), line) for line in lines[1:]))
 
 
 def short(seconds: float) -> str:
