@@ -34,7 +34,7 @@ from watched import watched
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "header", "section", "div", "h1", "h2", "h3", "h4", "p", "a"),
     *("table", "thead", "tbody", "tr", "th", "td", "ul", "li", "dl", "dt", "dd", "pre", "code", "b", "span", "data"),
-    *("svg", "rect", "image", "text", "figure", "figcaption", "wbr"),
+    *("svg", "rect", "image", "text", "figure", "figcaption", "wbr", "br"),
 }
 
 
@@ -64,7 +64,7 @@ class Page(HTMLParser):
         self.addresses += [found[key] for key in ("href", "src") if key in found]
         if found.get("id", "").startswith("run-"):
             self._run = int(found["id"].removeprefix("run-"))
-        if name not in ("meta", "wbr"):
+        if name not in ("meta", "wbr", "br"):
             self._open.append((name, found, len(self.text)))
 
     def handle_endtag(self, name):

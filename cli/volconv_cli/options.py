@@ -426,7 +426,7 @@ def as_typed(value: Any) -> Any:
         case slice():
             return ":".join("" if end is None else str(end) for end in (value.start, value.stop))
         case ((d, h, w), unit):
-            return f"{d:.17g},{h:.17g},{w:.17g}{unit or ''}"
+            return ",".join(repr(float(length)).removesuffix(".0") for length in (d, h, w)) + (unit or "")
         case list():
             return ",".join(map(str, value))
         case dict():

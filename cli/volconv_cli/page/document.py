@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from volconv.engines.cpu.plan import SMALL
 from volconv.memory import in_words
+from volconv_cli.page.facts import Facts, grouped, matrix, percent, short, spent
 from volconv_cli.page.figures import bar, legend, pictures
 from volconv_cli.page.html import Html, joined, tag
-from volconv_cli.text import counted, duration, size
+from volconv_cli.text import counted, size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from volconv_cli.page.pictures import Shown
 
@@ -22,33 +22,6 @@ if TYPE_CHECKING:
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 _AXES = "DHW"
-
-
-class Facts:
-    """Values of one run, as elements that tell their key and their exact value beside what a person reads."""
-
-    def __init__(self, run: dict[str, Any]) -> None:
-        self._run = run
-
-    def __getitem__(self, key: str) -> Any:
-        """The value under a key such as ``plan.memory.peak`` or ``source.shape.2``."""
-        value: Any = self._run
-        for part in key.split("."):
-            value = value[int(part)] if isinstance(value, list | tuple) else value[part]
-        return value
-
-    def __call__(self, key: str, shown: Callable[[Any], str] | None = None) -> Html:
-        """The value under a key as ``shown`` words it."""
-        value = self[key]
-        text = "none" if value is None else _plain(value) if shown is None else shown(value)
-        if isinstance(value, list | tuple):  # a line may end behind a comma, and not within a number
-            first, *others = text.split(",")
-            text = joined(first, *(joined(",", Html("<wbr>"), part) for part in others))
-        return tag("data", text, value=json.dumps(value), data_key=key)
-
-    def row(self, key: str, shown: Callable[[Any], str] | None = None) -> list[Html]:
-        """The three values of a triple, each by itself."""
-        return [self(f"{key}.{i}", shown) for i in range(3)]
 
 
 def document(report: dict[str, Any], shown: Sequence[tuple[Shown, Shown] | None], commands: Sequence[str]) -> str:
@@ -86,7 +59,7 @@ def _overview(runs: Sequence[dict[str, Any]]) -> Html:
                 "tr",
                 tag("td", tag("a", " + ".join(run["inputs"]), href=f"#run-{number}"), class_="name"),
                 tag("td", run["status"], class_=run["status"]),
-                tag("td", _seconds(seconds["total"]) if seconds else "", class_="number"),
+                tag("td", spent(seconds["total"]) if seconds else "", class_="number"),
             )
         )
     statuses = [run["status"] for run in runs]
@@ -134,7 +107,7 @@ def _summary(facts: Facts) -> Html:
         ("algorithm", facts("algorithm.name")),
     ]
     if facts["seconds"]:
-        pairs.append(("time", facts("seconds.total", _seconds)))
+        pairs.append(("time", facts("seconds.total", spent)))
     if facts["peak_memory"] is not None:
         pairs.append(("memory", facts("peak_memory", in_words)))
     return _list(pairs, "summary")
@@ -180,7 +153,7 @@ def _shape(facts: Facts) -> Html:
         "Channels ",
         *(facts("parameters.in_channels"), " → ", facts("parameters.out_channels")),
         *("; groups ", facts("parameters.groups"), "; padding mode ", facts("parameters.padding_mode"), "; "),
-        *(facts("weights", _grouped), " parameters; ", facts("multiply_adds", _grouped), " multiply-adds."),
+        *(facts("weights", grouped), " parameters; ", facts("multiply_adds", grouped), " multiply-adds."),
     )
     return joined(_table(["", *_AXES], rows), tag("p", formula), tag("ul", *filled, class_="formula"), tag("p", more))
 
@@ -202,7 +175,7 @@ def _geometry(facts: Facts) -> Html:
             ("spacing (D,H,W)", "geometry.spacing", None),
             ("origin (z,y,x)", "geometry.origin", None),
             ("unit", "geometry.unit", None),
-            ("affine (from x,y,z)", "geometry.affine", _matrix),
+            ("affine (from x,y,z)", "geometry.affine", matrix),
             ("time step (s)", "time_step", None),
             ("dtype", "dtype", None),
             ("slope", "slope", None),
@@ -224,7 +197,7 @@ def _algorithm(facts: Facts) -> Html:
     for other, seconds in sorted(costs.items(), key=lambda item: float(item[1])):
         times = f"×{seconds / least:.3g}" if least else ""
         label = f"{other} (taken)" if other == name else other
-        rows.append((label, [facts(f"algorithm.predicted_seconds.{other}", _short), times]))
+        rows.append((label, [facts(f"algorithm.predicted_seconds.{other}", short), times]))
     where = "on a GPU" if facts["backend"] == "cupy" else "on one thread of a nominal machine"
     why = "it was asked for"
     if costs.get(name) == least:
@@ -259,16 +232,19 @@ def _time(facts: Facts) -> Html:
         (f"waited for {'reading' if key == 'read' else 'computing' if key == 'compute' else 'writing'} ", key)
         for key in keys
     ]
-    entries = [joined(what, facts(f"seconds.{key}", _seconds)) for what, key in named]
-    entries.append(joined(f"the rest {_seconds(rest)}: headers, kernel, plan, libraries"))
+    entries = [joined(what, facts(f"seconds.{key}", spent)) for what, key in named]
+    entries.append(joined(f"the rest {spent(rest)}: headers, kernel, plan, libraries"))
     said = joined(
-        "In all ", facts("seconds.total", _seconds), "; predicted ", facts("plan.predicted_seconds", _seconds)
+        "In all ",
+        facts("seconds.total", spent),
+        "; predicted ",
+        facts("plan.predicted_seconds", spent),
     )
     parts = [said, " on a nominal machine."]
     if facts["device"] is not None and facts["device.seconds"] is not None:
-        parts += [" On the GPU, at the same time: copies there ", facts("device.seconds.upload", _seconds)]
-        parts += [", kernels ", facts("device.seconds.compute", _seconds)]
-        parts += [", copies back ", facts("device.seconds.download", _seconds), "."]
+        parts += [" On the GPU, at the same time: copies there ", facts("device.seconds.upload", spent)]
+        parts += [", kernels ", facts("device.seconds.compute", spent)]
+        parts += [", copies back ", facts("device.seconds.download", spent), "."]
     return joined(tag("p", *parts), bar([*seconds, rest], total), legend(entries))
 
 
@@ -287,7 +263,7 @@ def _memory(facts: Facts) -> Html:
             facts("plan.blocks_held"),
             " held at a time; read ",
         ),
-        *(facts("plan.traffic.read_bytes", size), " of voxels (", facts("plan.traffic.halo", _percent)),
+        *(facts("plan.traffic.read_bytes", size), " of voxels (", facts("plan.traffic.halo", percent)),
         *(" more than once), written ", facts("plan.traffic.written_bytes", size), "; temporary files "),
         *(facts("plan.spool.source", size), " for the input, ", facts("plan.spool.mask", size), " for the mask, "),
         *(facts("plan.spool.target", size), " for the output."),
@@ -300,7 +276,7 @@ def _counts(facts: Facts) -> Html:
     parts = []
     if facts["counts"] is not None:
         told = [("saturated", "saturated"), ("not_a_number", "NaN, stored as 0"), ("non_finite", "not finite")]
-        pairs = [(words, facts(f"counts.{key}", _grouped)) for key, words in told]
+        pairs = [(words, facts(f"counts.{key}", grouped)) for key, words in told]
         parts.append(_list([*pairs, ("memory ran out", facts("halvings", lambda n: counted(n, "time")))], "pairs"))
     notes = [tag("li", facts(f"notes.{i}")) for i in range(len(facts["notes"]))]
     parts.append(tag("ul", *notes) if notes else tag("p", "No notes: nothing was assumed or left out."))
@@ -323,35 +299,3 @@ def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[Html | str]]
 
 def _list(pairs: Sequence[tuple[str, object]], kind: str) -> Html:
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_=kind)
-
-
-def _plain(value: Any) -> str:
-    """A value as options take it, to six digits where it is a float."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list | tuple):
-        return ",".join(map(_plain, value))
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _matrix(rows: Sequence[Sequence[float]]) -> str:
-    return "; ".join(" ".join(f"{number:.6g}" for number in row) for row in rows[:3])
-
-
-def _short(seconds: float) -> str:
-    return f"{seconds:.3g}"
-
-
-def _seconds(seconds: float) -> str:
-    """A time to three digits, as runs of a small volume take less than a tenth of a second."""
-    if seconds < 0.1:
-        return f"{1000 * seconds:.3g} ms"
-    return f"{seconds:.3g} s" if seconds < 10 else duration(seconds)
-
-
-def _grouped(count: int) -> str:
-    return f"{count:,}"
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}"

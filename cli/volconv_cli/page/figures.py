@@ -76,7 +76,7 @@ def _slice(picture: Picture, side: float, name: str) -> Html:
         preserveAspectRatio="none",
     )
     left, right, top, bottom = picture.letters
-    places = ((left, 4, 52), (right, 96, 52), (top, 50, 8), (bottom, 50, 97))
+    places = ((left, 5, 53), (right, 95, 53), (top, 50, 9), (bottom, 50, 97))
     letters = [tag("text", text, x=str(x), y=str(y)) for text, x, y in places if text]
     backdrop = _rectangle(0, 0, 100, 100, "backdrop")
     drawn = tag(
