@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,17 @@ from volconv.backends import open_device, place
 from volconv.budget import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, OutputExistsError, ShapeError
-from volconv.io import OpenVolume, create_volume, describe_volume, open_volume, opened, split_path
+from volconv.io import (
+    OpenVolume,
+    create_volume,
+    describe_volume,
+    open_volume,
+    opened,
+    output_format,
+    split_path,
+)
 from volconv.io.array import ArraySink, ArraySource
+from volconv.io.formats import SLICES, ZARR
 from volconv.io.room import check_room, spool_folder
 from volconv.io.target import OVERWRITE_HINT
 from volconv.io.volume import Reading
@@ -31,6 +39,7 @@ from volconv.report import ApplyReport, DeviceReport, Seconds, peak_memory
 from volconv.shapes import batched_shape, full_output_shape
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping
     from typing import SupportsIndex
 
@@ -215,7 +224,7 @@ def apply(
     Parameters
     ----------
     source : path or OpenVolume
-        NIfTI, MGH, HDF5 (``file.h5:/path``) or TIFF; or what :func:`volconv.open_volume` or
+        NIfTI, MGH, HDF5 (``file.h5:/path``), TIFF or OME-Zarr; or what :func:`volconv.open_volume` or
         :func:`volconv.open_stack` gave, which also take axes, spacing and a selection. An open one stays open.
     destination : path
         Its suffix picks the format. It appears when it is complete.
@@ -340,7 +349,7 @@ def apply(
         replaced = () if there is None else there.differences
         if replaced and not overwrite:
             why = f"{destination}: the output already exists, and is not skipped: {', '.join(replaced)}"
-            folder = os.fspath(destination).endswith("/")
+            folder = output_format(destination) in (SLICES, ZARR)
             raise OutputExistsError(why, hint="remove it, or name a new one" if folder else OVERWRITE_HINT)
         kept = there.info if there is not None and not replaced else None
         if kept is None and not dry_run:
