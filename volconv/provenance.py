@@ -40,6 +40,7 @@ def note(
     *,
     algorithm: str,
     allow_tf32: bool = False,
+    pyramid: bool = False,
     options: Mapping[str, str] | None,
 ) -> str:
     """One line for the output file: what it is made of, in a sentence, and how, as JSON.
@@ -53,7 +54,7 @@ def note(
     mask : OpenVolume or None
     algorithm : str
         As it was asked for; what "auto" picks follows from the rest.
-    allow_tf32 : bool
+    allow_tf32, pyramid : bool
     options : dict or None
         Creation options.
 
@@ -82,6 +83,7 @@ def note(
         "scaling": None if job.output_scaling is None else asdict(job.output_scaling),
         "algorithm": algorithm,
         "allow_tf32": allow_tf32 or None,
+        "pyramid": pyramid or None,
         "co": dict(options or {}),
         "roi": None if job.box is None else [list(job.box.origin), list(job.box.size)],
         "activation": job.epilogue.activation,

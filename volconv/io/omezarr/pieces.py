@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from volconv.region import Index5
 
 #: Bytes of chunks, unpacked, that are packed or unpacked at one time, unless one chunk takes more.
-TOGETHER_BYTES = 16 << 20
+TOGETHER_BYTES = 8 << 20
 
 #: Chunks that are asked for at one time: enough to hide the delay of an object store.
 _TOGETHER = 32
@@ -50,7 +50,7 @@ def at_a_time(chunk: Index5, itemsize: int) -> int:
     Examples
     --------
     >>> at_a_time((1, 1, 64, 128, 128), 2), at_a_time((1, 1, 4, 4, 4), 1), at_a_time((1, 1, 512, 512, 512), 4)
-    (8, 32, 1)
+    (4, 32, 1)
     """
     return max(1, min(_TOGETHER, TOGETHER_BYTES // (math.prod(chunk) * itemsize)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,9 +12,10 @@ from volconv.errors import OutputExistsError, ParameterError, WriteError
 from volconv.io.checks import check_block
 from volconv.io.formats import Url
 from volconv.io.omezarr.codecs import Packing, settled_packing
-from volconv.io.omezarr.metadata import new_attributes, new_channels, parse_version
+from volconv.io.omezarr.metadata import new_attributes, new_channels, parse_image, parse_version
 from volconv.io.omezarr.pieces import at_a_time, held_bytes, pieces, shared, within
-from volconv.io.omezarr.store import LIBRARY_BYTES, load_zarr, opened_store, together, writing
+from volconv.io.omezarr.source import ZarrSource
+from volconv.io.omezarr.store import library_bytes, load_zarr, opened_store, together, writing
 from volconv.io.target import FolderTarget, check_folder_target
 from volconv.io.volume import Access, NewVolume, VolumeInfo
 
@@ -63,7 +65,7 @@ def describe_new(request: Request) -> VolumeInfo:
     else:
         check_folder_target(request.path, mkdir=request.mkdir)
     layout = _laid_out(request)
-    held = held_bytes(layout.unit, request.dtype.itemsize)
+    held = library_bytes(request.path) + held_bytes(layout.unit, request.dtype.itemsize)
     channels = _carried_channels(request)[1]
     return VolumeInfo(
         request.shape,
@@ -73,7 +75,7 @@ def describe_new(request: Request) -> VolumeInfo:
         format="zarr",
         axes=layout.letters,
         compression=layout.packing.name if layout.packing else None,
-        access=Access(layout.unit, packed=layout.packing is not None, held_bytes=LIBRARY_BYTES + held),
+        access=Access(layout.unit, packed=layout.packing is not None, held_bytes=held),
         notes=layout.notes + channels,
     )
 
@@ -123,9 +125,26 @@ class ZarrSink(NewVolume):
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Store the values of a region."""
         check_block(self.info, region, values)
-        self._write(0, region, values)
+        self.write_level(0, region, values)
         if self._channels and values.size and values.dtype.kind in "iuf":
             self._widen_ranges(region, values)
+
+    @property
+    def level_chunk(self) -> tuple[int, int, int]:
+        """Chunk (D, H, W) of every level: of one that fits in it no coarser one is made."""
+        return self._layout.chunk[2:]
+
+    def last_level(self) -> ZarrSource:
+        """The last level that was made, complete by now, to be read."""
+        image = parse_image(self._attributes(), _zarr_format(self._layout), self._name)
+        number = len(self._levels) - 1
+        array, held = self._levels[number][0], library_bytes(self._request.path)
+        return ZarrSource(array, image, number, f"{self._name}:{number}", library=held)
+
+    def add_level(self, shape: Index5, geometry: Geometry) -> LevelSink:
+        """Make the next level, coarser than the last."""
+        self._add(shape, geometry)
+        return LevelSink(self, len(self._levels) - 1, shape, geometry)
 
     def commit(self) -> None:
         """Write the metadata that make it an image, and put it in place."""
@@ -168,7 +187,7 @@ class ZarrSink(NewVolume):
                 self._store,
                 name=path,
                 shape=sizes,
-                chunks=self._in_file(layout.chunk),
+                chunks=self._in_file(layout.chunk if layout.shard else within(layout.chunk, shape)),
                 shards=self._in_file(layout.shard) if layout.shard else None,
                 dtype=self.info.dtype.newbyteorder("<"),
                 filters=None,
@@ -180,7 +199,8 @@ class ZarrSink(NewVolume):
             )
         self._levels.append((array, geometry))
 
-    def _write(self, level: int, region: Region, values: NDArray[Any]) -> None:
+    def write_level(self, level: int, region: Region, values: NDArray[Any]) -> None:
+        """Store values in one of the levels, chunk by chunk."""
         array = self._levels[level][0]
         shape = self._shape_of(level)
         parts = [shared(piece, region) for piece in pieces(region, within(self._layout.unit, shape), shape)]
@@ -223,6 +243,21 @@ class ZarrSink(NewVolume):
         channels = new_channels(self._channels, ranges, copied=request.copied) if self._channels else ()
         name = request.path.name.removesuffix(".zarr").removesuffix(".ome")
         return new_attributes(layout.version, layout.letters, levels, request.time_step, channels, name, request.note)
+
+
+class LevelSink(NewVolume):
+    """A coarser level of an image that is being written: it is there with the image, or not at all."""
+
+    def __init__(self, sink: ZarrSink, number: int, shape: Index5, geometry: Geometry) -> None:
+        self._sink, self._number = sink, number
+        chunk = within(sink.info.access.chunk or shape, shape)
+        access = replace(sink.info.access, chunk=chunk)
+        self.info = replace(sink.info, shape=shape, geometry=geometry, access=access)
+
+    def write(self, region: Region, values: NDArray[Any]) -> None:
+        """Store the values of a region."""
+        check_block(self.info, region, values)
+        self._sink.write_level(self._number, region, values)
 
 
 def _laid_out(request: Request) -> Layout:

@@ -16,7 +16,7 @@ from volconv.io.formats import ZARR
 from volconv.io.omezarr.codecs import Packing, chain, check_codecs, packing_of
 from volconv.io.omezarr.metadata import Image, geometry_of, letters_of, parse_image
 from volconv.io.omezarr.pieces import at_a_time, held_bytes, pieces, shared, within
-from volconv.io.omezarr.store import LIBRARY_BYTES, load_zarr, opened_store, reading, together
+from volconv.io.omezarr.store import library_bytes, load_zarr, opened_store, reading, together
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> Za
     if level >= len(image.levels):
         raise ReadError(f"{path}: has the levels 0 to {len(image.levels) - 1} (got {level})")
     name = f"{path}:{level}" if key is not None else str(path)
-    source = ZarrSource(_array(group, image, level, str(path)), image, level, name, axes=axes)
+    array = _array(group, image, level, str(path))
+    source = ZarrSource(array, image, level, name, library=library_bytes(path), axes=axes)
     if rgb and "S" not in source.info.axes:
         raise ParameterError(
             f"rgb must be used with files of colour pixels (got {name}, axes {source.info.axes})",
@@ -98,6 +99,8 @@ class ZarrSource(OpenVolume):
         Of which the array is the level ``level``.
     name : str
         For messages.
+    library : int
+        Bytes that libraries take.
     axes : str or None
         Letters of the axes, in the array's own order; None takes what the image says.
 
@@ -109,7 +112,9 @@ class ZarrSource(OpenVolume):
         ``axes`` does not fit.
     """
 
-    def __init__(self, array: Any, image: Image, level: int, name: str, *, axes: str | None = None) -> None:
+    def __init__(
+        self, array: Any, image: Image, level: int, name: str, *, library: int, axes: str | None = None
+    ) -> None:
         self._array: Any = array
         self._name = name
         self._kept: OrderedDict[Index5, NDArray[Any]] = OrderedDict()
@@ -137,7 +142,7 @@ class ZarrSource(OpenVolume):
             axes=letters,
             compression=compression,
             # Packed even where it is not compressed: of a chunk all is read.
-            access=Access(self._chunk, packed=True, order=order, held_bytes=LIBRARY_BYTES + held),
+            access=Access(self._chunk, packed=True, order=order, held_bytes=library + held),
             header=ZarrHeader(letters, chunk, shard, compression or "none", packing, image.channels, image.version),
             notes=image.remarks + notes,
             spacing_notes=notes,

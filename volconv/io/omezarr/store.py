@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 INSTALL = "pip install 'volconv[zarr]'"
 
 #: The same, where a URL is of a kind that needs more.
-NEEDED = f"{INSTALL}, or the package that this kind of URL needs"
+NEEDED = "pip install 'volconv[zarr,s3]' for s3://, or the package that this kind of URL needs"
 
 #: Threads in which zarr-python packs and unpacks; one pool for the process.
 _THREADS = 4
 
-#: Memory of zarr-python, the models of NGFF and fsspec themselves (set by tests/test_io_omezarr_memory.py).
-LIBRARY_BYTES = 64 << 20
+#: Memory of zarr-python and the models of NGFF, for each end that needs them; and of a client of an object store
+#: (set by tests/test_io_omezarr_memory.py).
+_LIBRARY_BYTES, _CLIENT_BYTES = 24 << 20, 32 << 20
 
 #: What zarr-python, its codecs and its stores raise where something is damaged or missing.
 _ZARR_ERRORS = (OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, ImportError)
@@ -45,6 +46,11 @@ def load_zarr(name: str, error: type[VolconvError]) -> Any:
     if zarr.config.get("threading.max_workers", None) is None:
         zarr.config.set({"threading.max_workers": _THREADS})
     return zarr
+
+
+def library_bytes(path: Path) -> int:
+    """What is resident for the libraries that reach an image, beside what every run needs."""
+    return _LIBRARY_BYTES + (_CLIENT_BYTES if isinstance(path, Url) else 0)
 
 
 def opened_store(path: Path, error: type[VolconvError], *, read_only: bool) -> Any:
