@@ -12,11 +12,11 @@ import numpy as np
 from volconv.errors import ParameterError, ReadError
 from volconv.io.axes import arrange
 from volconv.io.checks import check_memory, check_within
-from volconv.io.formats import ZARR
+from volconv.io.formats import ZARR, Url
 from volconv.io.omezarr.codecs import Packing, chain, check_codecs, packing_of
 from volconv.io.omezarr.metadata import Image, geometry_of, letters_of, parse_image
 from volconv.io.omezarr.pieces import at_a_time, held_bytes, pieces, shared, within
-from volconv.io.omezarr.store import library_bytes, load_zarr, opened_store, reading, together
+from volconv.io.omezarr.store import ask, library_bytes, load_zarr, opened_store, reading, together
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
 if TYPE_CHECKING:
@@ -211,6 +211,8 @@ def _opened(path: Path) -> tuple[Any, Image]:
     zarr = load_zarr(str(path), ReadError)
     with reading(str(path)):
         store = opened_store(path, ReadError, read_only=True)
+        if isinstance(path, Url):
+            ask(store)
         try:
             group = zarr.open_group(store, mode="r")
         except FileNotFoundError as error:

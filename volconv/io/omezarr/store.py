@@ -118,13 +118,24 @@ def listed(url: Url) -> list[tuple[str, int, str]]:
 
 
 def together(calls: Sequence[Any]) -> list[Any]:
-    """Await several of zarr-python's calls at once."""
+    """Await several of zarr-python's calls at once; of several errors the first is raised, when all have ended."""
     from zarr.core.sync import sync
 
     async def all_of_them() -> list[Any]:
-        return await asyncio.gather(*calls)
+        return await asyncio.gather(*calls, return_exceptions=True)
 
-    return list(sync(all_of_them()))
+    found = list(sync(all_of_them()))
+    for one in found:
+        if isinstance(one, BaseException):
+            raise one
+    return found
+
+
+def ask(store: Any) -> None:
+    """Make one request: of several at once that all fail, zarr-python leaves the others behind, to complain later."""
+    from zarr.core.buffer import default_buffer_prototype
+
+    together([store.get("zarr.json", default_buffer_prototype())])
 
 
 def _errors() -> tuple[type[Exception], ...]:
