@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 import pytest
 import tifffile
+import zarr
 
 from command import volconv
 from volconv.errors import WriteError
@@ -23,8 +24,8 @@ OBLIQUE = nibabel.affines.from_matvec(
 )
 STEP = 1.5
 
-SOURCES = ("nii", "nii.gz", "hdr", "mgz", "h5", "tif", "ome.tif", "slices")
-TARGETS = ("nii", "nii.gz", "h5", "tif", "ome.tif", "slices/")
+SOURCES = ("nii", "nii.gz", "hdr", "mgz", "h5", "tif", "ome.tif", "slices", "zarr")
+TARGETS = ("nii", "nii.gz", "h5", "tif", "ome.tif", "slices/", "zarr")
 VOLUMES = {
     "one volume": ((1, 1, 4, 5, 6), "uint16"),
     "over time": ((3, 1, 4, 5, 6), "float32"),
@@ -66,6 +67,14 @@ def make(name, shape, dtype):
         sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", SPACING, strict=True)}
         known = {"axes": "TCZYX", **sizes, "TimeIncrement": STEP, "TimeIncrementUnit": "s"}
         tifffile.imwrite("in.ome.tif", x, ome=True, photometric="minisblack", metadata=known)
+    elif name == "zarr":
+        axes = [{"name": "t", "type": "time", "unit": "millisecond"}, {"name": "c", "type": "channel"}]
+        axes += [{"name": axis, "type": "space", "unit": "micrometer"} for axis in "zyx"]
+        moves = [{"type": "scale", "scale": [STEP * 1000, 1, *SPACING]}]
+        moves += [{"type": "translation", "translation": [0, 0, 10, -20, 30]}]
+        image = {"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": moves}]}
+        facts = {"ome": {"version": "0.5", "multiscales": [image]}}
+        zarr.create_group("in.zarr", attributes=facts).create_array("0", data=x, chunks=(1, 1, 3, 3, 4))
     return x
 
 
@@ -80,6 +89,9 @@ def by_its_library(path):
         with h5py.File(path) as file:
             (data,) = file.values()
             axes, values = data.attrs["axes"], data[()]
+    elif path.endswith(".zarr"):
+        group = zarr.open_group(path, mode="r")
+        axes, values = "".join(group["0"].metadata.dimension_names).upper(), group["0"][...]
     else:
         with tifffile.TiffFile(path) as file:
             axes, values = file.series[0].axes, file.series[0].asarray()
@@ -129,7 +141,7 @@ def test_any_format_into_any_other(tmp_path, monkeypatch, capsys, source, target
             before.info.geometry.spacing_in("mm") or (), after.info.geometry.spacing_in("mm") or ()
         )
         assert before.info.geometry.unit is not None
-        if form.geometry == "affine":
+        if form.geometry == "affine" or (form.name == "zarr" and before.info.geometry.is_axis_aligned):
             assert grids_agree(before.info.geometry, after.info.geometry, shape[2:])
             assert "dropped" not in err
         elif not before.info.geometry.is_axis_aligned:
@@ -141,7 +153,7 @@ def test_any_format_into_any_other(tmp_path, monkeypatch, capsys, source, target
         np.testing.assert_array_equal(after.numpy(), x)
 
 
-@pytest.mark.parametrize("target", ["nii", "h5", "tif", "ome.tif"])
+@pytest.mark.parametrize("target", ["nii", "h5", "tif", "ome.tif", "zarr"])
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float16"])
 def test_dtypes_that_a_target_lacks_are_widened_and_told(tmp_path, monkeypatch, capsys, target, dtype):
     monkeypatch.chdir(tmp_path)

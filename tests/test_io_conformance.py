@@ -11,8 +11,11 @@ from pathlib import Path
 import h5py
 import nibabel
 import numpy as np
+import ome_zarr_models.v04
+import ome_zarr_models.v05
 import pytest
 import tifffile
+import zarr
 
 from volconv.errors import DtypeError, OutputExistsError, ReadError, VolconvError, WriteError
 from volconv.geometry import Geometry
@@ -42,6 +45,11 @@ class Kind:
     shapes: tuple = SHAPES
     dtypes: tuple = ("uint8", "uint16", "int16", "float32", "float64")
 
+    @property
+    def folder(self):
+        """Whether it is no single file."""
+        return self.suffix in ("/", ".zarr")
+
     def name(self, folder, stem="v"):
         """Name of a file of this kind, as a person would write it."""
         return f"{folder}/{stem}{self.suffix}"
@@ -61,6 +69,10 @@ WRITTEN = {
     "ome.tif, zstd": Kind(".ome.tif", {"compression": "zstd"}),
     "slices": Kind("/", shapes=ONE),
     "slices, zlib": Kind("/", {"compression": "zlib"}, shapes=ONE),
+    "zarr": Kind(".zarr"),
+    "zarr, shards": Kind(".zarr", {"chunks": "2,3,2", "shards": "4,6,4", "compression": "gzip"}),
+    "zarr, 0.4": Kind(".zarr", {"version": "0.4", "chunks": "3,4,2", "compression": "blosc"}),
+    "zarr, bare": Kind(".zarr", {"compression": "none"}),
 }
 #: Those that are only read.
 READ = {
@@ -93,12 +105,30 @@ def library_write(path, array, byteorder="<"):
     elif path.endswith(".ome.tif"):
         sizes = {f"PhysicalSize{axis}": size for axis, size in zip("ZYX", SPACING, strict=True)}
         tifffile.imwrite(path, array, byteorder=byteorder, ome=True, metadata={"axes": "TCZYX", **sizes})
+    elif path.endswith(".zarr"):
+        write_zarr(path, array)
     elif path.endswith("/"):
         Path(path).mkdir()
         for number, page in enumerate(array[0, 0]):
             write_imagej(f"{path}z{number}.tif", page[None, None, None], byteorder)
     else:
         write_imagej(path, array, byteorder)
+
+
+def write_zarr(path, array, version=3):
+    """Write an image as zarr-python and ome-zarr-models do; big-endian values are of 0.4."""
+    version = 2 if array.dtype.byteorder == ">" else version
+    models = ome_zarr_models.v04 if version == 2 else ome_zarr_models.v05
+    names = ["t", "c", "z", "y", "x"]
+    types = ["time", "channel", "space", "space", "space"]
+    axes = [models.axes.Axis(name=name, type=kind) for name, kind in zip(names, types)]
+    axes = [axis.model_copy(update={"unit": "micrometer"}) if axis.type == "space" else axis for axis in axes]
+    dataset = models.multiscales.Dataset.build(path="s0", scale=[1, 1, *SPACING], translation=None)
+    image = models.multiscales.Multiscale(axes=axes, datasets=[dataset]).model_dump(exclude_none=True)
+    attributes = {"multiscales": [image]} if version == 2 else {"ome": {"version": "0.5", "multiscales": [image]}}
+    group = zarr.create_group(path, attributes=attributes, zarr_format=version)
+    data = group.create_array("s0", shape=array.shape, chunks=(1, 2, 3, 4, 3), dtype=array.dtype)
+    data[...] = array
 
 
 def write_imagej(path, array, byteorder):
@@ -125,6 +155,14 @@ def library_read(path, shape):
     if path.endswith(".h5"):
         with h5py.File(path) as file:
             return file["data"][()].reshape(shape), tuple(file["data"].attrs["element_size_um"])
+    if path.endswith(".zarr"):
+        group = zarr.open_group(path, mode="r")
+        models = ome_zarr_models.v04 if group.metadata.zarr_format == 2 else ome_zarr_models.v05
+        image = models.Image.from_zarr(group)
+        (scaled,) = (image.attributes if models is ome_zarr_models.v04 else image.ome_attributes).multiscales
+        assert {axis.unit for axis in scaled.axes if axis.type == "space"} == {"micrometer"}
+        (dataset,) = scaled.datasets
+        return group[dataset.path][...].reshape(shape), dataset.coordinateTransformations[0].scale[-3:]
     if path.endswith("/"):
         pages = [tifffile.imread(file) for file in sorted(Path(path).iterdir())]
         assert len(pages) == shape[2]
@@ -188,7 +226,7 @@ def kind(request):
 SUFFIXES = {name: kind for name, kind in {**WRITTEN, **READ}.items() if not kind.options}
 
 
-@pytest.fixture(params=[name for name, kind in WRITTEN.items() if kind.suffix != "/"])
+@pytest.fixture(params=[name for name, kind in WRITTEN.items() if not kind.folder])
 def single(request):
     """Kinds that are one file."""
     return WRITTEN[request.param]
@@ -210,7 +248,9 @@ def created(path, kind, **arguments):
 def contents(path):
     """All bytes of a file, or of the files of a folder."""
     path = Path(path)
-    return path.read_bytes() if path.is_file() else {file.name: file.read_bytes() for file in path.iterdir()}
+    if path.is_file():
+        return path.read_bytes()
+    return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 @pytest.mark.parametrize(("kind", "shape"), cases(SUFFIXES, lambda kind: kind.shapes))
@@ -384,7 +424,10 @@ def test_a_note_is_kept(tmp_path, kind):
     with created(kind.name(tmp_path), kind, shape=(1, 1, 2, 3, 4), dtype="uint8", note="of a long journey") as sink:
         sink.write(Region.whole(sink.info.shape), np.ones(sink.info.shape, np.uint8))
     path = Path(kind.name(tmp_path))
-    path = path if path.is_file() else next(path.iterdir())
+    path = path if path.is_file() else next(file for file in sorted(path.rglob("*")) if file.is_file())
+    if kind.suffix == ".zarr":
+        assert zarr.open_group(kind.name(tmp_path)).attrs["volconv"] == "of a long journey"
+        return
     packed = path.read_bytes()
     assert b"of a long journey" in (gzip.decompress(packed) if path.suffix == ".gz" else packed.replace(b"\0", b""))
 
@@ -422,7 +465,7 @@ def test_what_a_file_holds_can_be_listed(tmp_path, readable):
         assert entry.axes in ("", source.info.axes)
 
 
-FILES = {name: kind for name, kind in SUFFIXES.items() if kind.suffix != "/"}
+FILES = {name: kind for name, kind in SUFFIXES.items() if not kind.folder}
 
 
 @pytest.mark.parametrize("kind", FILES.values(), ids=FILES)
@@ -499,6 +542,6 @@ def test_unknown_suffixes_and_missing_files(tmp_path):
 
 
 def test_importing_the_package_loads_no_format_library():
-    code = "import sys, volconv.io; print({'nibabel', 'h5py', 'tifffile'} & set(sys.modules))"
+    code = "import sys, volconv.io; print({'nibabel', 'h5py', 'tifffile', 'zarr', 'fsspec'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

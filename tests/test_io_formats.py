@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from volconv.errors import ParameterError, WriteError
-from volconv.io import FORMATS, create_volume, output_format, split_path, stem_and_ext
+from volconv.errors import ParameterError, ReadError, WriteError
+from volconv.io import FORMATS, create_volume, open_volume, output_format, split_path, stem_and_ext
 from volconv.io.axes import AXIS, arrange, parse_axes
-from volconv.io.formats import SUFFIXES, format_of, widened
+from volconv.io.formats import SUFFIXES, Url, format_of, widened
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,10 @@ from volconv.io.formats import SUFFIXES, format_of, widened
         ("c.ome.tif:1", "c.ome.tif", "1"),
         ("c.TIFF:12", "c.TIFF", "12"),
         ("c.tif:one", "c.tif:one", None),
+        ("d.zarr:2", "d.zarr", "2"),
+        ("d.ome.ZARR/0:2", "d.ome.ZARR/0", "2"),
+        ("d.zarr:/0", "d.zarr:/0", None),
+        ("s3.zarr", "s3.zarr", None),
     ],
 )
 def test_what_is_meant_inside_a_file(path, file, key):
@@ -41,10 +45,28 @@ def test_what_is_meant_inside_a_file(path, file, key):
         ("b.txt", "b", ".txt"),
         ("c.ome.tif:1", "c", ".ome.tif"),
         ("slices/", "slices", "/"),
+        ("d.zarr/", "d", ".zarr"),
+        ("s3://b/d.ome.zarr:1", "d", ".ome.zarr"),
     ],
 )
 def test_stems(path, stem, ext):
     assert stem_and_ext(path) == (stem, ext)
+
+
+def test_urls_keep_their_slashes():
+    for text, key in (("s3://bucket/a/d.zarr", None), ("s3://bucket/a/d.zarr:1", "1"), ("memory://d.zarr", None)):
+        url, found = split_path(text)
+        assert (str(url), found) == (text.removesuffix(":1"), key)
+        assert isinstance(url, Url)
+        assert str(url.parent) == str(url).removesuffix(f"/{url.name}") or url.name == "d.zarr"
+    assert not isinstance(split_path("s3:/a.zarr")[0], Url)
+
+
+def test_urls_are_of_zarr_alone():
+    with pytest.raises(ParameterError, match=r"output may be a URL for OME-Zarr alone \(got 's3://b/a\.nii'\)"):
+        output_format("s3://b/a.nii")
+    with pytest.raises(ReadError, match=r"s3://b/a\.nii: a URL must be that of an OME-Zarr image"):
+        open_volume("s3://b/a.nii")
 
 
 def test_the_longest_suffix_counts():

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from volconv.errors import ConfigError
+from volconv.io.formats import Url, as_path
 from volconv.kernels.files import split_file_spec
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _moved(value: Any, place: str, folder: Path) -> Any:
     """A path seen from ``folder`` as seen from the working folder; anything that is no path as it is."""
-    if not isinstance(value, str) or place == "none":
+    if not isinstance(value, str) or place == "none" or (place != "weights" and isinstance(as_path(value), Url)):
         return value
     file, key = (split_file_spec(value, folder) or (None, None)) if place == "weights" else (value, None)
     if file is None or folder == Path():
@@ -250,6 +251,7 @@ KEYS: dict[str, _Key] = {
     "overwrite": _Key("true or false", _flag),
     "skip-existing": _Key("true or false", _flag),
     "mkdir": _Key("true or false", _flag),
+    "pyramid": _Key("true or false", _flag),
     "jobs": _Key("an integer", _integer, int),
     "fail-fast": _Key("true or false", _flag),
     "quiet": _Key("true or false", _flag),

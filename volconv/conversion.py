@@ -27,6 +27,7 @@ from volconv.io import (
 from volconv.io.room import check_room, spool_folder
 from volconv.job import parse_dtype
 from volconv.memory import parse_memory
+from volconv.pyramid import add_levels, check_levels, check_pyramid
 
 if TYPE_CHECKING:
     import os
@@ -87,6 +88,7 @@ def convert(
     options: Mapping[str, str] | None = None,
     overwrite: bool = False,
     memory: str | int | None = None,
+    pyramid: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ConvertReport:
     """Copy a volume into another file, block by block.
@@ -110,6 +112,8 @@ def convert(
         Whether an existing destination may be replaced.
     memory : str or int, optional
         Bytes, or text such as "512M", that this process may have resident: see :func:`volconv.apply`.
+    pyramid : bool
+        Make coarser levels of an OME-Zarr output, too (:mod:`volconv.pyramid`).
     progress : callable, optional
         Called with (bytes of output voxels done, bytes in all) after each block.
 
@@ -129,6 +133,8 @@ def convert(
     ('uint8', 'uint8')
     """
     started = perf_counter()
+    if pyramid:
+        check_pyramid(destination)
     with opened(source) as (volume, name):
         info = volume.info
         wanted: dict[str, Any] = {"shape": info.shape, "like": info, "options": options, "overwrite": overwrite}
@@ -145,6 +151,8 @@ def convert(
         bound = None if memory is None else parse_memory(memory)
         blocks = walk([volume], [told], voxel_bytes, memory=bound, folder=spool_folder(output))
         check_room(output, told, blocks.spool_bytes)
+        if pyramid:
+            check_levels(told, memory=memory)
         sink = create_volume(destination, cache_bytes=blocks.cache_bytes, **wanted)
         counts, done, total = NONE_LOST, 0, math.prod(info.shape)
         with sink:
@@ -157,6 +165,8 @@ def convert(
                 if progress is not None:
                     progress(done * told.dtype.itemsize, total * told.dtype.itemsize)
             volume.finish()
+            if pyramid:
+                add_levels(sink, memory=memory)
     label = split_path(destination)[0].name
     geometry = info.geometry
     return ConvertReport(

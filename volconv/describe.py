@@ -12,7 +12,7 @@ from volconv.geometry import Geometry
 from volconv.io import FORMATS, Entry, Format, Scaling, list_contents, open_volume, split_path
 from volconv.io.axes import AXIS
 from volconv.io.combine import Selected
-from volconv.io.files import files_of
+from volconv.io.files import bytes_of
 from volconv.io.formats import format_of
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SCHEMA_VERSION = 1
 _BY_NAME = {form.name: form for form in FORMATS}
 
 #: Formats whose files may hold more than one volume.
-_SEVERAL = ("hdf5", "tiff", "ome")
+_SEVERAL = ("hdf5", "tiff", "ome", "zarr")
 
 Spacing = tuple[float, float, float]
 
@@ -171,7 +171,7 @@ def describe(
         time_step=info.time_step,
         chunks=info.access.chunk,
         compression=info.compression,
-        file_bytes=sum(file.stat().st_size for file in files_of(path)),
+        file_bytes=bytes_of(path),
         data_bytes=math.prod(info.shape) * info.dtype.itemsize,
         provenance=info.provenance,
         notes=info.notes,
@@ -185,7 +185,7 @@ def formats() -> list[dict[str, Any]]:
     Examples
     --------
     >>> [form["name"] for form in formats() if form["writes"]]
-    ['nifti', 'tiff', 'ome', 'slices', 'hdf5']
+    ['nifti', 'tiff', 'ome', 'slices', 'hdf5', 'zarr']
     """
     table = []
     for form in FORMATS:
@@ -260,6 +260,8 @@ def _listing(name: str, error: ReadError) -> Description:
 
 def _version(info: VolumeInfo) -> str | None:
     """What a header says of its kind."""
+    if info.format == "zarr":
+        return f"NGFF {info.header.version}"
     if info.format not in ("nifti", "pair") or info.header is None:
         return None
     version = "NIfTI-2" if int(info.header["sizeof_hdr"]) == 540 else "NIfTI-1"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,17 @@ from volconv.backends import open_device, place
 from volconv.cuts import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import DtypeError, OutputExistsError, ShapeError
-from volconv.io import OpenVolume, create_volume, describe_volume, open_volume, opened, split_path
+from volconv.io import (
+    OpenVolume,
+    create_volume,
+    describe_volume,
+    open_volume,
+    opened,
+    output_format,
+    split_path,
+)
 from volconv.io.array import ArraySink, ArraySource
+from volconv.io.formats import SLICES, ZARR
 from volconv.io.room import check_room, spool_folder
 from volconv.io.target import OVERWRITE_HINT
 from volconv.io.volume import Reading
@@ -27,10 +35,12 @@ from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import computed_shape, reduced_shape
 from volconv.provenance import existing, note
+from volconv.pyramid import add_levels, check_levels, check_pyramid
 from volconv.report import ApplyReport, DeviceReport, Seconds, peak_memory
 from volconv.shapes import batched_shape, full_output_shape
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterator, Mapping
     from typing import SupportsIndex
 
@@ -207,6 +217,7 @@ def apply(
     overwrite: bool = False,
     skip_existing: bool = False,
     mkdir: bool = False,
+    pyramid: bool = False,
     dry_run: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> ApplyReport:
@@ -215,7 +226,7 @@ def apply(
     Parameters
     ----------
     source : path or OpenVolume
-        NIfTI, MGH, HDF5 (``file.h5:/path``) or TIFF; or what :func:`volconv.open_volume` or
+        NIfTI, MGH, HDF5 (``file.h5:/path``), TIFF or OME-Zarr; or what :func:`volconv.open_volume` or
         :func:`volconv.open_stack` gave, which also take axes, spacing and a selection. An open one stays open.
     destination : path
         Its suffix picks the format. It appears when it is complete.
@@ -269,6 +280,8 @@ def apply(
         version. Any other is refused, in words that say what differs, or replaced with ``overwrite``.
     mkdir : bool
         Whether missing folders of the destination are made.
+    pyramid : bool
+        Make coarser levels of an OME-Zarr output, too (:mod:`volconv.pyramid`).
     dry_run : bool
         Check everything and report the plan; read no voxel, and write nothing.
     progress : callable, optional
@@ -290,6 +303,8 @@ def apply(
     'direct'
     """
     started = perf_counter()
+    if pyramid:
+        check_pyramid(destination)
     with opened(source) as (volume, name), contextlib.ExitStack() as files:
         if not (dry_run or skip_existing):
             volume.prefetch()
@@ -335,12 +350,13 @@ def apply(
             "note": "",
         }
         if skip_existing or not dry_run:
-            target["note"] = note(job, volume, labels, algorithm=algorithm, allow_tf32=allow_tf32, options=options)
+            how: dict[str, Any] = {"algorithm": algorithm, "allow_tf32": allow_tf32, "pyramid": pyramid}
+            target["note"] = note(job, volume, labels, options=options, **how)
         there = existing(destination, target["note"], volume.names) if skip_existing else None
         replaced = () if there is None else there.differences
         if replaced and not overwrite:
             why = f"{destination}: the output already exists, and is not skipped: {', '.join(replaced)}"
-            folder = os.fspath(destination).endswith("/")
+            folder = output_format(destination) in (SLICES, ZARR)
             raise OutputExistsError(why, hint="remove it, or name a new one" if folder else OVERWRITE_HINT)
         kept = there.info if there is not None and not replaced else None
         if kept is None and not dry_run:
@@ -380,6 +396,8 @@ def apply(
         check_room(output, info, traffic.spool_bytes)
         spools = spool_folder(output)
         report = replace(report, spool_folder=str(spools) if traffic.spool_bytes else None)
+        if pyramid:
+            check_levels(info, threads=threads, memory=memory)
         if dry_run:
             return report
         for end, reading in ((volume, traffic.source), (labels, traffic.mask)):
@@ -389,6 +407,7 @@ def apply(
         device = open_device(plan, allow_tf32=allow_tf32)
         outcome = run(plan, volume, sink, job.weight, job.bias, labels, progress, device, placed.fallback)
         ending = perf_counter()
+        levels = add_levels(sink, threads=threads, memory=memory) if pyramid else 1
         sink.commit()
     now = perf_counter()
     seconds = Seconds(
@@ -403,6 +422,7 @@ def apply(
         counts=outcome.counts,
         peak_memory=peak_memory(),
         halvings=outcome.halvings,
+        levels=levels,
         device=None if device is None else DeviceReport(device.name, outcome.device_seconds, outcome.fell_back),
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from volconv.errors import ParameterError, WriteError
 from volconv.io import output_format, split_path, stem_and_ext
+from volconv.io.formats import Url, as_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -125,7 +126,7 @@ def _filled(template: str, fields: set[str], name: str) -> str:
             hint="name inputs from their own folder, or by absolute paths",
         )
     # "out/./brain.nii" and "out//data/brain.nii", of inputs that lie here or were named from the root.
-    return f"{PurePath(filled)}/" if filled.endswith("/") else str(PurePath(filled))
+    return f"{as_path(filled)}/" if filled.endswith("/") else str(as_path(filled))
 
 
 def _by_file(names: Iterable[Iterable[str]]) -> dict[str, list[tuple[int, str]]]:
@@ -178,7 +179,8 @@ def _refuse_shared(first: Task, second: Task) -> None:
 
 
 def _check_folders(tasks: Sequence[Task]) -> None:
-    folders = {task.output: Path(os.path.realpath(split_path(task.output)[0])).parent for task in tasks}
+    files = {task.output: split_path(task.output)[0] for task in tasks}
+    folders = {name: Path(os.path.realpath(file)).parent for name, file in files.items() if not isinstance(file, Url)}
     missing = dict.fromkeys(folder for folder in folders.values() if not os.path.lexists(folder))
     if missing:
         output, first = next((output, folder) for output, folder in folders.items() if folder in missing)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from volconv import __version__
 from volconv.errors import ReadError, VolconvError
 from volconv.io import open_volume, split_path
-from volconv.io.files import files_of
+from volconv.io.files import files_of, objects_at
+from volconv.io.formats import Url
 from volconv.kernels import split_file_spec
 from volconv.report import json_number
 
@@ -39,6 +40,7 @@ def note(
     *,
     algorithm: str,
     allow_tf32: bool = False,
+    pyramid: bool = False,
     options: Mapping[str, str] | None,
 ) -> str:
     """One line for the output file: what it is made of, in a sentence, and how, as JSON.
@@ -52,7 +54,7 @@ def note(
     mask : OpenVolume or None
     algorithm : str
         As it was asked for; what "auto" picks follows from the rest.
-    allow_tf32 : bool
+    allow_tf32, pyramid : bool
     options : dict or None
         Creation options.
 
@@ -81,6 +83,7 @@ def note(
         "scaling": None if job.output_scaling is None else asdict(job.output_scaling),
         "algorithm": algorithm,
         "allow_tf32": allow_tf32 or None,
+        "pyramid": pyramid or None,
         "co": dict(options or {}),
         "roi": None if job.box is None else [list(job.box.origin), list(job.box.size)],
         "activation": job.epilogue.activation,
@@ -119,8 +122,13 @@ def existing(destination: str | os.PathLike[str], wanted: str, names: tuple[str,
         Of the inputs: where their digests are of samples, they must not have changed since the output was made.
     """
     file, _ = split_path(destination)
+    made: int | None = None
     try:
-        made = file.stat().st_mtime_ns
+        if isinstance(file, Url):
+            if not objects_at(file):
+                return None
+        else:
+            made = file.stat().st_mtime_ns
         if file.is_dir() and not any(file.iterdir()):
             return None
     except OSError:
@@ -140,15 +148,24 @@ def existing(destination: str | os.PathLike[str], wanted: str, names: tuple[str,
         if found.get(key) != value
     ]
     if not differences and any("sha256_of_samples" in one for one in now["input"]):
-        changed = (file for name in names for file in files_of(name) if _changed(file) > made)
-        differences += [f"{file} changed after it was made" for file in changed][:1]
+        if made is None:
+            differences += ["nobody knows when it was made, and its inputs are known by samples alone"]
+        else:
+            changed = (file for name in names for file in files_of(name) if _changed(file) > made)
+            differences += [f"{file} changed after it was made" for file in changed][:1]
     return Existing(info, tuple(differences))
 
 
 def _identity(name: str) -> dict[str, Any]:
     """What tells an input from others, whatever it is called: size, digest, and which part of the file."""
-    files = files_of(name)
+    file, part = split_path(name)
     digest = hashlib.sha256()
+    if isinstance(file, Url):
+        found = objects_at(file)
+        digest.update(json.dumps(found).encode())
+        total = sum(size for _, size, _ in found)
+        return {"bytes": total, "sha256_of_listing": digest.hexdigest(), **({} if part is None else {"part": part})}
+    files = files_of(name)
     try:
         sizes = [file.stat().st_size for file in files]
         for piece in _pieces(files, sizes):
@@ -156,7 +173,6 @@ def _identity(name: str) -> dict[str, Any]:
     except OSError as error:
         raise ReadError(f"{name}: cannot be read: {error.strerror or error}") from error
     kind = "sha256" if sum(sizes) <= DIGEST_BYTES else "sha256_of_samples"
-    part = split_path(name)[1]
     return {"bytes": sum(sizes), kind: digest.hexdigest(), **({} if part is None else {"part": part})}
 
 
@@ -215,7 +231,7 @@ def _words(value: Any) -> str:
         case {"shape": shape, "sha256": digest}:
             return f"{_words(shape)} sha256 {str(digest)[:8]}"
         case {"bytes": size}:
-            digest = value.get("sha256", value.get("sha256_of_samples", ""))
+            digest = next((text for key, text in value.items() if key.startswith("sha256")), "")
             return f"{size} bytes{value.get('part', '')} sha256 {str(digest)[:8]}"
         case dict():
             return " ".join(f"{key}={_words(item)}" for key, item in value.items())

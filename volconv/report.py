@@ -118,6 +118,8 @@ class ApplyReport:
         Why it is computed elsewhere than was wanted.
     device : DeviceReport or None
         What a GPU did.
+    levels : int or None
+        Resolutions that the output has; None where nothing was done.
     """
 
     inputs: tuple[str, ...]
@@ -135,6 +137,7 @@ class ApplyReport:
     replaced: tuple[str, ...] = ()
     placing: str | None = None
     device: DeviceReport | None = None
+    levels: int | None = None
 
     @property
     def status(self) -> str:
@@ -199,6 +202,7 @@ class ApplyReport:
             "counts": None if self.counts is None else asdict(self.counts),
             "peak_memory": self.peak_memory,
             "halvings": self.halvings,
+            "levels": self.levels,
             "notes": list(self.notes),
         }
 

@@ -25,6 +25,7 @@ from volconv_cli.options import (
     mask_options,
     memory_option,
     overwrite_option,
+    pyramid_option,
     reading_options,
     result_options,
     stack_option,
@@ -87,6 +88,7 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
 @reading_options
 @stack_option
 @creation_option
+@pyramid_option
 @config_option
 @click.option("--print-config", is_flag=True, help="Print the options in effect as a --config file, and stop.")
 @click.option(

@@ -15,6 +15,7 @@ from volconv_cli.options import (
     debug_option,
     memory_option,
     overwrite_option,
+    pyramid_option,
     reading_options,
     stack_option,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @reading_options
 @stack_option
 @creation_option
+@pyramid_option
 @memory_option
 @overwrite_option
 @click.option("-q", "--quiet", is_flag=True, help="Print errors only.")
@@ -38,6 +40,7 @@ def command(
     dtype: str | None,
     stack: bool,
     options: dict[str, str],
+    pyramid: bool,
     memory: str | None,
     overwrite: bool,
     quiet: bool,
@@ -71,6 +74,7 @@ def command(
         volume = opened.enter_context(open_stack(inputs, **reading) if stack else open_volume(inputs[0], **reading))
         progress = opened.enter_context(progress_bar(quiet, Path(inputs[0]).name))
         how: dict[str, Any] = {"dtype": dtype, "options": options, "overwrite": overwrite, "memory": memory}
+        how["pyramid"] = pyramid
         report = convert(volume, output, progress=progress, **how)
     if not quiet:
         _show(report)

@@ -126,7 +126,8 @@ def _show(found: Description) -> None:
         pairs.append(("made by", found.provenance))
     pairs += [("note", note) for note in found.notes]
     if found.shape is None or len(found.contents) > 1:
-        pairs.append(("datasets" if found.format == "hdf5" else "series", _contents(found)))
+        several = {"hdf5": "datasets", "zarr": "levels"}.get(found.format, "series")
+        pairs.append((several, _contents(found)))
     click.echo("\n".join(facts(pairs)))
 
 

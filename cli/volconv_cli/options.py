@@ -337,6 +337,13 @@ def creation_option(command: F) -> F:
     )(command)
 
 
+def pyramid_option(command: F) -> F:
+    """Give ``--pyramid``."""
+    return click.option(
+        "--pyramid", is_flag=True, help="Make coarser levels of an OME-Zarr output, too, each half the one before."
+    )(command)
+
+
 def backend_options(command: F) -> F:
     """Give where it is computed."""
     command = click.option(

@@ -16,7 +16,19 @@ from volconv.errors import OutOfMemoryError, ParameterError, ReadError
 from volconv.geometry import Geometry
 from volconv.io.array import ArraySink, ArraySource
 from volconv.io.combine import Selected, Stacked
-from volconv.io.formats import FORMATS, SLICES, Format, format_of, known_suffixes, split_path, stem_and_ext, widened
+from volconv.io.files import is_zarr
+from volconv.io.formats import (
+    FORMATS,
+    SLICES,
+    ZARR,
+    Format,
+    Url,
+    format_of,
+    known_suffixes,
+    split_path,
+    stem_and_ext,
+    widened,
+)
 from volconv.io.request import make_request, output_format
 from volconv.io.room import check_room
 from volconv.io.target import make_folder
@@ -88,7 +100,8 @@ def open_volume(
     ----------
     path : str or path
         A NIfTI, MGH, HDF5 (``file.h5`` or ``file.h5:/path/of/dataset``) or TIFF file (``file.ome.tif:1`` for its second
-        series), or a folder or pattern (``slices/z*.tif``) of TIFF slices.
+        series), an OME-Zarr folder or URL (``image.zarr:1`` for its second level), or a folder or pattern
+        (``slices/z*.tif``) of TIFF slices.
     axes : str, optional
         What the file's axes are, in its own order: ``"XYZC"`` for a NIfTI whose 4th axis is channels, ``"ZCYX"``.
     spacing : ((D, H, W) floats, unit), optional
@@ -187,7 +200,9 @@ def opened(source: str | os.PathLike[str] | OpenVolume) -> Iterator[tuple[OpenVo
 
 
 def list_contents(path: str | os.PathLike[str]) -> list[Entry]:
-    """What a file holds that could be opened by itself: datasets of HDF5, series of TIFF; one entry otherwise.
+    """What a file holds that could be opened by itself: datasets of HDF5, series of TIFF, levels of OME-Zarr.
+
+    One entry otherwise.
 
     Raises
     ------
@@ -276,7 +291,7 @@ def create_volume(
         cache_bytes=cache_bytes,
         note=note,
     )
-    if mkdir:
+    if mkdir and not isinstance(request.path, Url):
         make_folder(request.path)
     return cast("NewVolume", _module(form).create_file(request, info))
 
@@ -305,6 +320,10 @@ def _existing(path: str | os.PathLike[str]) -> tuple[Path, str | None, Format]:
     if not os.fspath(path):
         raise ReadError("input must have a name (got an empty one)")
     file, key = split_path(path)
+    if isinstance(file, Url):
+        if format_of(file) is not ZARR and not any(part.lower().endswith(".zarr") for part in file.parts):
+            raise ReadError(f"{path}: a URL must be that of an {ZARR.title} image (known: .zarr)")
+        return file, key, ZARR
     try:
         mode = file.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
@@ -314,10 +333,12 @@ def _existing(path: str | os.PathLike[str]) -> tuple[Path, str | None, Format]:
     except OSError as error:
         raise ReadError(f"{path}: cannot be read: {error.strerror}") from error
     if stat.S_ISDIR(mode):
-        return file, key, SLICES
+        return file, key, ZARR if is_zarr(file) else SLICES
     if not stat.S_ISREG(mode):
         raise ReadError(f"{path}: is no regular file")
     form = format_of(file)
+    if form is ZARR:
+        raise ReadError(f"{path}: is a file, and an {ZARR.title} image is a folder")
     if form is None:
         raise ReadError(f"{path}: the suffix names no known kind of volume (known: {known_suffixes()})")
     return file, key, form

@@ -1,22 +1,21 @@
-"""Which files an input is made of: one, a header and its voxels, or a folder or pattern of slices."""
+"""Which files an input is made of: one, a header and its voxels, a folder or pattern of slices, an OME-Zarr's."""
 
 from __future__ import annotations
 
 import glob
+import os
 import re
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import cast
 
 from volconv.errors import ReadError
-from volconv.io.formats import split_path
+from volconv.io.formats import ZARR, Url, format_of, split_path
 from volconv.io.pair import header_of, is_pair, voxels_of
-
-if TYPE_CHECKING:
-    import os
 
 
 def files_of(path: str | os.PathLike[str]) -> list[Path]:
-    """All files that an input by this name is made of, in order.
+    """All files that an input by this name is made of, in order; none for a URL.
 
     Raises
     ------
@@ -24,9 +23,46 @@ def files_of(path: str | os.PathLike[str]) -> list[Path]:
         A folder or pattern holds no slices.
     """
     file, _ = split_path(path)
+    if isinstance(file, Url):
+        return []
+    if is_zarr(file):
+        return sorted(Path(folder, name) for folder, _, names in os.walk(file) for name in names)
     if not file.is_file():
         return slices_of(file)
     return [header_of(file), voxels_of(file)] if is_pair(file) else [file]
+
+
+def bytes_of(path: str | os.PathLike[str]) -> int:
+    """Bytes of all files, or objects, that an input is made of.
+
+    Raises
+    ------
+    ReadError
+        As :func:`files_of`; or the store cannot be asked.
+    """
+    file, _ = split_path(path)
+    if isinstance(file, Url):
+        return sum(size for _, size, _ in objects_at(file))
+    return sum(one.stat().st_size for one in files_of(path))
+
+
+def objects_at(url: Url) -> list[tuple[str, int, str]]:
+    """Name, size and what tells contents apart (an ETag, a time) of each object below a URL, by name.
+
+    Raises
+    ------
+    ReadError
+        The store cannot be asked.
+    """
+    store = import_module("volconv.io.omezarr.store")  # loaded where there are URLs
+    return cast("list[tuple[str, int, str]]", store.listed(url))
+
+
+def is_zarr(folder: Path) -> bool:
+    """Whether a folder is an OME-Zarr, by its name, or by what lies in it: those inside others have any name."""
+    if not folder.is_dir():
+        return False
+    return format_of(folder) is ZARR or any((folder / name).is_file() for name in ("zarr.json", ".zgroup"))
 
 
 def slices_of(path: Path) -> list[Path]:

@@ -28,14 +28,14 @@ class Format:
         Of this package, with ``open_file``, ``list_contents`` and, where it writes, ``describe_new`` and
         ``create_file``.
     suffixes : tuple of str
-        Lower case. Empty for a folder of slices.
+        Lower case. Empty for a folder of slices. Those of OME-Zarr are a folder's, or a URL's.
     writes : bool
     dtypes : tuple of str
         Of stored voxels, by their NumPy names.
     axes : str
         For people.
-    geometry : {"affine", "spacing"}
-        Whether orientation and origin are kept, or spacing alone.
+    geometry : {"affine", "spacing", "spacing and origin"}
+        Whether orientation and origin are kept, or spacing alone, or all but the orientation.
     scaling : bool
         Whether a slope and intercept from stored to real values are kept.
     time : bool
@@ -51,7 +51,7 @@ class Format:
     writes: bool
     dtypes: tuple[str, ...]
     axes: str
-    geometry: Literal["affine", "spacing"]
+    geometry: Literal["affine", "spacing", "spacing and origin"]
     scaling: bool = False
     time: bool = True
     options: dict[str, str] | None = None
@@ -156,15 +156,63 @@ FORMATS = (
             "shuffle": "yes or no",
         },
     ),
+    Format(
+        name="zarr",
+        title="OME-Zarr",
+        module="omezarr",
+        suffixes=(".zarr", ".ome.zarr"),
+        writes=True,
+        dtypes=(*_INTEGERS, "float16", "float32", "float64", *_COMPLEX),
+        axes="2 to 5 of T C Z Y X in any order",
+        geometry="spacing and origin",
+        options={
+            "chunks": "D,H,W",
+            "shards": "D,H,W in multiples of chunks, or none",
+            "compression": "none, zstd, gzip or blosc",
+            "level": "of compression: 1 to 9",
+            "version": "of NGFF: 0.5 or 0.4",
+        },
+    ),
 )
 
 SLICES = next(form for form in FORMATS if form.name == "slices")
+
+#: The one format that may lie in an object store.
+ZARR = next(form for form in FORMATS if form.name == "zarr")
 
 #: Suffix -> format.
 SUFFIXES = {suffix: form for form in FORMATS for suffix in form.suffixes}
 
 # The first suffix that is followed by a colon ends the path: what is inside a file may look like a path itself.
-_INSIDE = re.compile(r"(.*?\.(?:h5|hdf5)):(.*)|(.*?\.tiff?):(\d+)", re.IGNORECASE | re.DOTALL)
+_INSIDE = re.compile(r"(.*?\.(?:h5|hdf5)):(.*)|(.*?\.tiff?|.*?\.zarr(?:/[^:]*)?):(\d+)", re.IGNORECASE | re.DOTALL)
+
+_URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.IGNORECASE | re.DOTALL)
+
+
+class Url(type(Path())):  # type: ignore[misc]  # the system's own kind of path
+    """What fsspec opens, such as ``s3://bucket/image.zarr``: a path that no file has, and keeps its two slashes.
+
+    Examples
+    --------
+    >>> url = split_path("s3://bucket/image.zarr:1")[0]
+    >>> str(url), url.name, str(url.parent)
+    ('s3://bucket/image.zarr', 'image.zarr', 's3://bucket')
+    """
+
+    def __str__(self) -> str:
+        return _with_slashes(super().__str__())
+
+    def __fspath__(self) -> str:
+        return str(self)
+
+
+def _with_slashes(text: str) -> str:
+    return re.sub(r"^([a-z][a-z0-9+.-]*):/(?!/)", r"\1://", text, flags=re.IGNORECASE)
+
+
+def as_path(text: str) -> Path:
+    """A path, or a :class:`Url`."""
+    return Url(text) if _URL.fullmatch(text) else Path(text)
 
 
 def format_of(file: Path) -> Format | None:
@@ -196,7 +244,7 @@ def widened(dtype: np.dtype[Any], form: Format) -> np.dtype[Any] | None:
 
 
 def split_path(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
-    """File and, for ``file.h5:/path`` and ``file.ome.tif:1``, what is meant inside it.
+    """File and, for ``file.h5:/path``, ``file.ome.tif:1`` and ``image.zarr:1``, what is meant inside it.
 
     Examples
     --------
@@ -206,22 +254,22 @@ def split_path(path: str | os.PathLike[str]) -> tuple[Path, str | None]:
     text = os.fspath(path)
     match = _INSIDE.fullmatch(text)
     if match is None:
-        return Path(text), None
+        return as_path(text), None
     if match[3] is not None:
-        return Path(match[3]), match[4]
+        return as_path(match[3]), match[4]
     inner = match[2].strip("/")
-    return Path(match[1]), f"/{inner}" if inner else None
+    return as_path(match[1]), f"/{inner}" if inner else None
 
 
 def stem_and_ext(path: str | os.PathLike[str]) -> tuple[str, str]:
-    """Bare name and suffix, with the suffixes of two parts that volumes have; a folder's suffix is "/".
+    """Bare name and suffix, with the suffixes of two parts that volumes have; a folder of slices has the suffix "/".
 
     Examples
     --------
     >>> stem_and_ext("data/brain.nii.gz"), stem_and_ext("cells.v2.ome.tif"), stem_and_ext("x.h5:/raw")
     (('brain', '.nii.gz'), ('cells.v2', '.ome.tif'), ('x', '.h5'))
     """
-    if os.fspath(path).endswith("/"):
+    if names_folder(path):
         return Path(path).name, "/"
     name = split_path(path)[0].name
     for suffix in sorted(SUFFIXES, key=len, reverse=True):
@@ -229,3 +277,9 @@ def stem_and_ext(path: str | os.PathLike[str]) -> tuple[str, str]:
             return name[: -len(suffix)], name[-len(suffix) :]
     plain = Path(name)
     return plain.stem, plain.suffix
+
+
+def names_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a name that ends in "/" is that of a folder of slices: an OME-Zarr is a folder, too."""
+    text = os.fspath(path)
+    return text.endswith("/") and format_of(Path(text.rstrip("/"))) is not ZARR

@@ -9,7 +9,7 @@ import numpy as np
 
 from volconv.errors import ParameterError, WriteError
 from volconv.geometry import Geometry
-from volconv.io.formats import SLICES, Format, format_of, known_suffixes, split_path
+from volconv.io.formats import SLICES, ZARR, Format, Url, format_of, known_suffixes, names_folder, split_path
 from volconv.io.volume import Request, Scaling, VolumeInfo
 
 if TYPE_CHECKING:
@@ -31,12 +31,15 @@ def output_format(path: str | os.PathLike[str]) -> Format:
     text = os.fspath(path)
     if not text:
         raise ParameterError("output must have a name (got an empty one)")
-    form = SLICES if text.endswith("/") else format_of(split_path(path)[0])
+    file = split_path(path)[0]
+    form = SLICES if names_folder(path) else format_of(file)
     if form is None:
         raise ParameterError(
             f"output must have a suffix that names a format: {known_suffixes(writes=True)} (got {text!r})",
             hint="a name that ends in / is a folder of TIFF slices",
         )
+    if isinstance(file, Url) and form is not ZARR:
+        raise ParameterError(f"output may be a URL for {ZARR.title} alone (got {text!r})")
     if not form.writes:
         raise ParameterError(
             f"output must be of a format that is written: {known_suffixes(writes=True)} (got {text!r}; {form.title} "
@@ -121,10 +124,10 @@ def _printable(text: str) -> str:
 def _lost(form: Format, geometry: Geometry, step: float | None) -> list[str]:
     """What of a volume's geometry the format has no place for."""
     lost = []
-    if form.geometry == "spacing" and geometry.unit is not None:
+    if form.geometry != "affine" and geometry.unit is not None:
         if not geometry.is_axis_aligned:
             lost.append(f"orientation, only spacing: dropped {geometry.in_words()}")
-        elif any(geometry.origin):
+        elif form.geometry == "spacing" and any(geometry.origin):
             lost.append(f"origin, only spacing: dropped {','.join(f'{v:.6g}' for v in geometry.origin)} (D,H,W)")
     if step is not None and not form.time:
         lost.append(f"time step: dropped {step:g} s")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from volconv.errors import WriteError
+from volconv.io.formats import Url
 from volconv.io.target import translated
 
 if TYPE_CHECKING:
@@ -16,12 +18,14 @@ _HINT = "make room there, or write to another disk"
 
 
 def spool_folder(output: Path) -> Path:
-    """Where the temporary files of a run lie: where TMPDIR says, and otherwise beside the output.
+    """Where the temporary files of a run lie: where TMPDIR says, and otherwise beside the output, if it has a disk.
 
     The output's disk has room for volumes; the system's folder for temporary files may be a small one, or memory.
     """
     named = os.environ.get("TMPDIR")
-    return Path(named) if named and Path(named).is_dir() else _existing(output)
+    if named and Path(named).is_dir():
+        return Path(named)
+    return Path(tempfile.gettempdir()) if isinstance(output, Url) else _existing(output)
 
 
 def check_room(output: Path, info: VolumeInfo, spool_bytes: int = 0) -> None:
@@ -41,9 +45,10 @@ def check_room(output: Path, info: VolumeInfo, spool_bytes: int = 0) -> None:
         They do not fit.
     """
     packed = info.access.packed or info.access.in_turn
-    size = 0 if packed else info.nbytes
+    size = 0 if packed or isinstance(output, Url) else info.nbytes
     with translated(output):
-        folder, spool = _existing(output), spool_folder(output)
+        spool = spool_folder(output)
+        folder = spool if isinstance(output, Url) else _existing(output)
         free = _free(folder)
         together = folder.stat().st_dev == spool.stat().st_dev
         free_for_spool = free - size if together else _free(spool)

@@ -200,9 +200,10 @@ class FolderTarget(_Hidden):
         check_folder_target(self.path)
 
     def _sync(self) -> None:
-        for file in sorted(self.temporary.iterdir()):
-            _sync_file(file)
-        _sync_folder(self.temporary)
+        for folder, _, files in os.walk(self.temporary, topdown=False):
+            for file in sorted(files):
+                _sync_file(Path(folder, file))
+            _sync_folder(Path(folder))
 
     def _place(self) -> None:
         try:

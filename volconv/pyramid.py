@@ -1,0 +1,160 @@
+"""Coarser levels of an image: volconv's own convolution, over and over, at stride 2."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from volconv.backends import place
+from volconv.budget import Ends
+from volconv.engines.factors import find_factors
+from volconv.errors import ParameterError
+from volconv.io import output_format
+from volconv.io.formats import ZARR
+from volconv.job import resolve_job
+from volconv.memory import parse_memory
+from volconv.pipeline import run
+from volconv.plan import computed_shape
+
+if TYPE_CHECKING:
+    import os
+
+    from volconv.io import VolumeInfo
+    from volconv.job import Job
+    from volconv.params import Triple
+    from volconv.plan import Plan
+
+#: Binomial weights of order 3, even so that outputs lie midway between inputs: what Burt and Adelson (1983, "The
+#: Laplacian pyramid as a compact image code") call a generating kernel: all inputs count alike, and the response to
+#: the highest frequency is 0.
+TAPS = (0.125, 0.375, 0.375, 0.125)
+
+#: An axis is left as it is while its voxels are so many times farther apart than those of another.
+_COARSE = 2.0
+
+
+def check_pyramid(destination: str | os.PathLike[str]) -> None:
+    """Refuse levels where the format holds none.
+
+    Raises
+    ------
+    ParameterError
+    """
+    if output_format(destination) is not ZARR:
+        raise ParameterError(
+            f"pyramid must go with an {ZARR.title} output (got {destination})", hint="as in image.zarr"
+        )
+
+
+def strides(size: Triple, spacing: tuple[float, float, float], chunk: Triple) -> list[Triple]:
+    """Strides from each level to the next, along D, H, W, until one chunk holds a level.
+
+    Parameters
+    ----------
+    size : 3 ints
+        Of the finest level.
+    spacing : 3 floats
+        Axes are halved that are finer than twice the finest: levels become as good as isotropic.
+    chunk : 3 ints
+
+    Examples
+    --------
+    >>> strides((40, 256, 256), (4.0, 1.0, 1.0), (64, 64, 64))
+    [(1, 2, 2), (1, 2, 2)]
+    >>> strides((7, 9, 1), (1.0, 1.0, 1.0), (4, 4, 4))
+    [(2, 2, 1)]
+    """
+    found: list[Triple] = []
+    sizes, steps = list(size), list(spacing)
+    while any(length > edge for length, edge in zip(sizes, chunk, strict=True)):
+        finest = min(step for length, step in zip(sizes, steps, strict=True) if length > 1)
+        d, h, w = (
+            2 if length > 1 and step < _COARSE * finest else 1 for length, step in zip(sizes, steps, strict=True)
+        )
+        found.append((d, h, w))
+        sizes = [length // stride for length, stride in zip(sizes, (d, h, w), strict=True)]
+        steps = [step * stride for step, stride in zip(steps, (d, h, w), strict=True)]
+    return found
+
+
+def check_levels(info: VolumeInfo, *, threads: int | None = None, memory: str | int | None = None) -> None:
+    """Refuse, before the finest level is made, what the next one has no memory for; the others take less.
+
+    Parameters
+    ----------
+    info : VolumeInfo
+        Of the finest level as it will be written.
+    threads, memory
+        As in :func:`add_levels`.
+
+    Raises
+    ------
+    OutOfMemoryError
+    """
+    _, _, d, h, w = info.shape
+    for stride in strides((d, h, w), info.geometry.spacing, (1, 1, 1))[:1]:
+        job = _job(info, stride)
+        access = replace(info.access, packed=True)
+        _plan(job, replace(info, access=access), _coarser(info, job), threads, memory)
+
+
+def add_levels(sink: Any, *, threads: int | None = None, memory: str | int | None = None) -> int:
+    """Make the coarser levels of an image that is complete but for them, each of the one before.
+
+    A level is a convolution with :data:`TAPS` at stride 2, edges mirrored with the edge voxel repeated: output ``o``
+    is centred on input ``2*o + 0.5``. Integers are rounded and saturate.
+
+    Parameters
+    ----------
+    sink : NewVolume
+        Of OME-Zarr, not committed.
+    threads : int, optional
+    memory : str or int, optional
+        As in :func:`volconv.apply`.
+
+    Returns
+    -------
+    int
+        How many levels there are.
+    """
+    _, _, d, h, w = sink.info.shape
+    steps = strides((d, h, w), sink.info.geometry.spacing, sink.level_chunk)
+    for stride in steps:
+        with sink.last_level() as level:
+            job = _job(level.info, stride)
+            told = _coarser(level.info, job)
+            coarser = sink.add_level(told.shape, told.geometry)
+            plan = _plan(job, level.info, coarser.info, threads, memory)
+            run(plan, level, coarser, job.weight, job.bias)
+    return 1 + len(steps)
+
+
+def _job(info: VolumeInfo, stride: Triple) -> Job:
+    """The convolution that makes a level of another; an axis of stride 1 is left as it is."""
+    weight = np.array(1.0)
+    for step in stride:
+        weight = np.multiply.outer(weight, TAPS if step == 2 else (1.0,))
+    padding = tuple(step - 1 for step in stride)
+    return resolve_job(info, weight, stride=stride, padding=padding, padding_mode="symmetric", dtype="same")
+
+
+def _coarser(info: VolumeInfo, job: Job) -> VolumeInfo:
+    return replace(info, shape=computed_shape(info.shape, job.params, None), geometry=job.output_geometry)
+
+
+def _plan(job: Job, info: VolumeInfo, coarser: VolumeInfo, threads: int | None, memory: str | int | None) -> Plan:
+    return place(
+        "numpy",
+        None,
+        params=job.params,
+        input_shape=info.shape,
+        compute_dtype=job.compute_dtype,
+        algorithm="auto",
+        factors=find_factors(job.params, job.weight, job.compute_dtype),
+        epilogue=job.epilogue,
+        threads=threads,
+        ends=Ends(info, coarser),
+        memory=None if memory is None else parse_memory(memory),
+    ).plan
