@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from volconv.backends import place
-from volconv.budget import Ends
+from volconv.cuts import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import ParameterError
 from volconv.io import output_format
