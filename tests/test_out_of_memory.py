@@ -71,7 +71,7 @@ def test_a_work_item_that_finds_no_memory(monkeypatch, suffix, first):
     assert halved.counts == whole.counts
     assert "memory ran out once: it went on in smaller blocks" in halved.notes
     assert halved.as_dict()["halvings"] == 1
-    assert counted[-1] == (37 * 60 * 50,) * 2
+    assert counted[-1] == (37 * 60 * 50 * 4,) * 2
     assert names(".") == sorted([name, f"a{suffix}", f"b{suffix}"])
 
 
