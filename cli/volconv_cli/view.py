@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 @click.option(
     "--at",
     metavar="X,Y,Z[UNIT]",
-    help="Where the slices meet: a voxel of A, counted from 0, or with a unit (mm, um, nm, m) a place in the world, by "
-    "the affine.  [default: the middle of A]",
+    help="Where the slices meet: a voxel of A, counted from 0, or with a unit (mm, um, nm or m) a place in the world, "
+    "by the affine.  [default: the middle of A]",
 )
 @click.option(
     "--window",
