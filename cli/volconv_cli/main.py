@@ -52,8 +52,8 @@ def cli() -> None:
       volconv convert brain.nii.gz brain.h5
       volconv view brain.nii.gz -o brain.png
 
-    Volumes are NIfTI (.nii, .nii.gz), HDF5 (file.h5:/dataset) and TIFF stacks. Every three-number option is in D,H,W
-    (z,y,x) order.
+    Volumes are NIfTI (.nii, .nii.gz), HDF5 (file.h5:/dataset), TIFF stacks and OME-Zarr. Every three-number option is
+    in D,H,W (z,y,x) order, but for places that 'volconv view' goes to, which are x,y,z as viewers show them.
     """
 
 

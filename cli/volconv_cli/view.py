@@ -47,7 +47,7 @@ def command(
     quiet: bool,
     **reading: Any,
 ) -> None:
-    """Show three orthogonal slices of volumes, side by side, with the difference of two.
+    """Show slices of volumes side by side, and how two differ.
 
     \b
     Examples:
