@@ -27,7 +27,7 @@ from volconv_cli.main import COMMANDS
 SCRIPT = Path(sys.executable).parent / "volconv"
 #: Every command that has a help of its own.
 HELPS = [[], *([name] for name in COMMANDS), *(["kernel", name] for name in ("list", "show", "save"))]
-HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "isal", "torch", "scipy"}
+HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "isal", "torch", "scipy", "zarr", "fsspec", "pydantic"}
 
 
 @pytest.fixture(autouse=True)
