@@ -63,6 +63,7 @@ def test_every_key(tmp_path):
         overwrite = true
         skip-existing = true
         mkdir = true
+        pyramid = true
         jobs = 2
         fail-fast = true
         quiet = true
@@ -108,6 +109,7 @@ def test_every_key(tmp_path):
         "overwrite": True,
         "skip-existing": True,
         "mkdir": True,
+        "pyramid": True,
         "jobs": "2",
         "fail-fast": True,
         "quiet": True,
