@@ -286,14 +286,14 @@ def test_a_dry_run_is_what_the_run_does_then(capsys):
     volconv(*line)
     (done,) = checked(capsys.readouterr().out)
     assert (planned["status"], done["status"]) == ("planned", "done")
-    for key in ("seconds", "counts", "peak_memory"):
+    for key in ("seconds", "counts", "peak_memory", "levels"):
         assert planned[key] is None
         assert done[key] is not None
-    same = set(planned) - {"status", "seconds", "counts", "peak_memory"}
+    same = set(planned) - {"status", "seconds", "counts", "peak_memory", "levels"}
     assert {key: planned[key] for key in same} == {key: done[key] for key in same}
 
 
-@pytest.mark.parametrize("output", ["o.nii", "o.nii.gz", "o.tif", "o.ome.tif", "o.h5", "o.h5:/a/b", "o/"])
+@pytest.mark.parametrize("output", ["o.nii", "o.nii.gz", "o.tif", "o.ome.tif", "o.h5", "o.h5:/a/b", "o/", "o.zarr"])
 def test_a_dry_run_of_every_format(capsys, output):
     line = ["apply", ANISO, "-k", "box:size=3", "-o", output, "--json", "-q"]
     volconv(*line, "-n")

@@ -63,6 +63,7 @@ def test_every_key(tmp_path):
         overwrite = true
         skip-existing = true
         mkdir = true
+        pyramid = true
         jobs = 2
         fail-fast = true
         quiet = true
@@ -108,6 +109,7 @@ def test_every_key(tmp_path):
         "overwrite": True,
         "skip-existing": True,
         "mkdir": True,
+        "pyramid": True,
         "jobs": "2",
         "fail-fast": True,
         "quiet": True,
@@ -180,6 +182,8 @@ def test_files_are_relative_to_the_configuration(tmp_path, monkeypatch):
     options = load_config("conf/a.toml")
     assert options == {"kernel": str(Path("conf/../k.npy")), "bias": str(Path("conf/w.npz")) + ":b"}
     assert load_kernel(options["kernel"], Geometry()).weight.shape == (1, 2, 3)
+    (tmp_path / "conf" / "url.toml").write_text('output = "s3://bucket/{stem}.zarr"\nmask = "s3://bucket/m.zarr:1"')
+    assert load_config("conf/url.toml") == {"output": "s3://bucket/{stem}.zarr", "mask": "s3://bucket/m.zarr:1"}
     (tmp_path / "b.toml").write_text(f'kernel = "{tmp_path}/k.npy"')
     assert load_config("b.toml") == {"kernel": f"{tmp_path}/k.npy"}
 

@@ -249,7 +249,7 @@ def test_no_slices(tmp_path):
     with pytest.raises(ReadError) as caught:
         open_volume(tmp_path)
     assert caught.value.message == f"{tmp_path}: is a folder, and holds no .tif or .tiff files"
-    for name in ("brain.nii", "cells.h5", "cells.zarr"):
+    for name in ("brain.nii", "cells.h5"):
         (tmp_path / name).mkdir()
         with pytest.raises(ReadError, match=rf"{name}: is a folder, and holds no \.tif or \.tiff files"):
             open_volume(tmp_path / name)

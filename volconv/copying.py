@@ -72,7 +72,9 @@ def walk(
     budget = min(BLOCK_BYTES, room - packed * cache)
     regions = blocks(shape, [info.access.chunk for info in infos], voxel_bytes, budget, *streams[:1])
     largest = max((math.prod(region.shape) for region in regions), default=0) * voxel_bytes
-    if largest > room - packed * cache and memory is not None:
+    if packed and largest > room - packed * cache:  # the pieces themselves go before those that are kept
+        cache = max(0, room - largest) // packed
+    if largest > room and memory is not None:
         least = in_words(fixed + largest)
         raise OutOfMemoryError(
             f"memory must be at least {least} for the pieces that these files are made of (got {in_words(bound)})",

@@ -62,7 +62,8 @@ def is_zarr(folder: Path) -> bool:
     """Whether a folder is an OME-Zarr, by its name, or by what lies in it: those inside others have any name."""
     if not folder.is_dir():
         return False
-    return format_of(folder) is ZARR or any((folder / name).is_file() for name in ("zarr.json", ".zgroup"))
+    # Not Path.is_file: of a folder that may not be entered it raises, and whoever reads that folder says so.
+    return format_of(folder) is ZARR or any(os.path.isfile(folder / name) for name in ("zarr.json", ".zgroup"))  # noqa: PTH113
 
 
 def slices_of(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -170,7 +171,8 @@ class ZarrSink(NewVolume):
         if self._target is not None:
             self._target.abort()
         elif hasattr(self, "_store"):
-            with writing(self._name):
+            # What cannot be removed is no image, and no reason to hide why this ends.
+            with contextlib.suppress(WriteError), writing(self._name):
                 together([self._store.delete_dir("")])
 
     def _add(self, shape: Index5, geometry: Geometry) -> None:
