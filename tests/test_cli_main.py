@@ -28,7 +28,20 @@ from volconv_cli.main import COMMANDS
 SCRIPT = Path(sys.executable).parent / "volconv"
 #: Every command that has a help of its own.
 HELPS = [[], *([name] for name in COMMANDS), *(["kernel", name] for name in ("list", "show", "save"))]
-HEAVY = {"numpy", "numba", "nibabel", "h5py", "tifffile", "isal", "torch", "scipy", "rich", "zarr", "fsspec", "pydantic"}
+HEAVY = {
+    "numpy",
+    "numba",
+    "nibabel",
+    "h5py",
+    "tifffile",
+    "isal",
+    "torch",
+    "scipy",
+    "rich",
+    "zarr",
+    "fsspec",
+    "pydantic",
+}
 
 
 @pytest.fixture(autouse=True)
