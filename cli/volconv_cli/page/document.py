@@ -216,6 +216,8 @@ def _algorithm(facts: Facts) -> Html:
     pairs += [(key.replace("_", " "), facts(f"parameters.{key}")) for key in keys if facts[f"parameters.{key}"]]
     pairs += [(key, facts(key)) for key in ("activation", "reduce", "mask", "outside") if facts[key] is not None]
     pairs += [("nan", facts("nan")), ("threads", facts("plan.threads"))]
+    if facts["levels"] is not None:
+        pairs.append(("levels of the output", facts("levels")))
     if facts["device"] is not None:
         pairs.append(("GPU", facts("device.name")))
     return joined(
