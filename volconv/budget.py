@@ -77,10 +77,12 @@ def cut(problem: Problem, plan: Plan, ends: Ends, memory: int | None) -> Cut:
         found = budget.within(least, threads) if least <= free_memory() else None
         if found is not None:
             return found
-    raise OutOfMemoryError(
+    error = OutOfMemoryError(
         f"memory must be at least {in_words(least)} for this volume and kernel (got {in_words(bound)})",
         hint=f"pass --memory {in_words(least)} (memory=)" if memory is not None else None,
     )
+    error.least = least
+    raise error
 
 
 class HostBudget:

@@ -88,3 +88,6 @@ class BackendError(VolconvError):
 
 class OutOfMemoryError(VolconvError, MemoryError):
     """A run does not fit in memory."""
+
+    #: Bytes that would do, where a plan found too few.
+    least: int = 0

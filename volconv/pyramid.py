@@ -10,7 +10,7 @@ import numpy as np
 from volconv.backends import place
 from volconv.cuts import Ends
 from volconv.engines.factors import find_factors
-from volconv.errors import ParameterError
+from volconv.errors import OutOfMemoryError, ParameterError
 from volconv.io import output_format
 from volconv.io.formats import ZARR
 from volconv.job import resolve_job
@@ -80,7 +80,7 @@ def strides(size: Triple, spacing: tuple[float, float, float], chunk: Triple) ->
 
 
 def check_levels(info: VolumeInfo, *, threads: int | None = None, memory: str | int | None = None) -> None:
-    """Refuse, before the finest level is made, what the next one has no memory for; the others take less.
+    """Refuse, before the finest level is made, what coarser ones have no memory for.
 
     Parameters
     ----------
@@ -94,10 +94,21 @@ def check_levels(info: VolumeInfo, *, threads: int | None = None, memory: str | 
     OutOfMemoryError
     """
     _, _, d, h, w = info.shape
-    for stride in strides((d, h, w), info.geometry.spacing, (1, 1, 1))[:1]:
-        job = _job(info, stride)
-        access = replace(info.access, packed=True)
-        _plan(job, replace(info, access=access), _coarser(info, job), threads, memory)
+    refused = []
+    finer = replace(info, access=replace(info.access, packed=True))
+    for stride in strides((d, h, w), info.geometry.spacing, (1, 1, 1)):
+        job = _job(finer, stride)
+        coarser = _coarser(finer, job)
+        if info.access.chunk is not None:  # no level has pieces larger than it is
+            n, c, d, h, w = (min(size, n) for size, n in zip(info.access.chunk, coarser.shape, strict=True))
+            coarser = replace(coarser, access=replace(coarser.access, chunk=(n, c, d, h, w)))
+        try:
+            _plan(job, finer, coarser, threads, memory)
+        except OutOfMemoryError as error:
+            refused.append(error)
+        finer = coarser
+    if refused:
+        raise max(refused, key=lambda error: error.least)
 
 
 def add_levels(sink: Any, *, threads: int | None = None, memory: str | int | None = None) -> int:
