@@ -12,7 +12,7 @@ import click
 
 import volconv
 from volconv.errors import VolconvError
-from volconv_cli import exits
+from volconv_cli import exits, signals
 from volconv_cli.completion import Group, usage_words
 from volconv_cli.signals import end_at_signals
 
@@ -103,6 +103,8 @@ def _show_usage(error: click.ClickException) -> None:
 
 def show_error(error: VolconvError, *, debug: bool = False) -> None:
     """Print an error as one line on stderr; with ``debug`` its traceback first."""
+    if signals.ending:
+        return
     if debug:
         import traceback
 

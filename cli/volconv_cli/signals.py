@@ -16,6 +16,9 @@ lines = 0
 
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
+#: Whether a signal is ending the process: errors that come of that are told no more.
+ending = False
+
 
 def end_at_signals() -> None:
     """From here on, a signal ends the process at once with the exit code 128 + its number; temporary files are removed.
@@ -44,6 +47,8 @@ def _wait(reader: int) -> NoReturn:
 
 
 def _end(number: int) -> NoReturn:
+    global ending  # what fails from here on does so since its files are removed
+    ending = True
     try:
         if (target := sys.modules.get("volconv.io.target")) is not None:  # otherwise there are no temporary files
             target.discard_unfinished()
