@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -59,13 +58,10 @@ def command(as_json: bool, field: str | None) -> None:
 
     check_field(field, FIELDS)
     found = examine()
-    if field is not None:
-        from volconv_cli.text import bare
+    if field is not None or as_json:
+        from volconv_cli.text import for_scripts
 
-        value = found.as_dict()[field]
-        click.echo(json.dumps(value) if as_json else bare(value))
-    elif as_json:
-        click.echo(json.dumps(found.as_dict()))
+        click.echo(for_scripts(found.as_dict(), field, as_json=as_json))
     else:
         _show(found)
 

@@ -78,13 +78,10 @@ def command(file: str | None, table: bool, as_json: bool, field: str | None, **r
 
     check_field(field, FIELDS)
     found = describe(file, **reading)
-    if field is not None:
-        from volconv_cli.text import bare
+    if field is not None or as_json:
+        from volconv_cli.text import for_scripts
 
-        value = found.as_dict()[field]
-        click.echo(json.dumps(value) if as_json else bare(value))
-    elif as_json:
-        click.echo(json.dumps(found.as_dict()))
+        click.echo(for_scripts(found.as_dict(), field, as_json=as_json))
     else:
         _show(found)
 

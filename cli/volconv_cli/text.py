@@ -97,6 +97,12 @@ def facts(pairs: Sequence[tuple[str, str]], start: int | None = None) -> list[st
     return lines
 
 
+def for_scripts(known: dict[str, Any], field: str | None, *, as_json: bool) -> str:
+    """All that is known as JSON, or one field of it, as JSON or bare."""
+    value = known if field is None else known[field]
+    return json.dumps(value) if as_json else bare(value)
+
+
 def bare(value: Any) -> str:
     """A value as options and shells take it."""
     if value is None or isinstance(value, str | int | float):
