@@ -93,42 +93,30 @@ def assignments(ctx: click.Context, param: click.Parameter, values: Any) -> dict
     return found
 
 
-def region(value: Any) -> Any:
-    """Check ``"10:20,:,5:"``, and keep it as it was written."""
-    from volconv.roi import parse_roi
+def as_written(module: str, function: str, name: str, *more: str) -> Callable[[Any], Any]:
+    """Make a parser that checks a value by the library's own, loaded only then, and keeps it as it was written."""
 
-    try:
-        parse_roi(value)
-    except ParameterError as error:
-        raise click.BadParameter(str(error).removeprefix("roi ")) from None
-    return value
+    def check(value: Any) -> Any:
+        from importlib import import_module
+
+        try:
+            getattr(import_module(module), function)(value, *more)
+        except ParameterError as error:
+            raise click.BadParameter(str(error).removeprefix(f"{name} ")) from None
+        return value
+
+    check.__name__ = name
+    return check
+
+
+region = as_written("volconv.roi", "parse_roi", "roi")
+memory_size = as_written("volconv.memory", "parse_memory", "memory")
+gpu_memory_size = as_written("volconv.memory", "parse_size", "gpu_memory", "gpu_memory")
 
 
 def number_or_keep(value: Any) -> Any:
     """Parse ``"keep"`` or a number."""
     return value if value == "keep" else number(value)
-
-
-def memory_size(value: Any) -> Any:
-    """Check ``"512M"``, and keep it as it was written."""
-    from volconv.memory import parse_memory
-
-    try:
-        parse_memory(value)
-    except ParameterError as error:
-        raise click.BadParameter(str(error).removeprefix("memory ")) from None
-    return value
-
-
-def gpu_memory_size(value: Any) -> Any:
-    """Check ``"2G"``, and keep it as it was written."""
-    from volconv.memory import parse_size
-
-    try:
-        parse_size(value, "gpu_memory")
-    except ParameterError as error:
-        raise click.BadParameter(str(error).removeprefix("gpu_memory ")) from None
-    return value
 
 
 def as_given(value: Any) -> Any:
