@@ -37,7 +37,7 @@ Backend = Literal["numpy", "cupy"]
 class Plan:
     """Everything that is decided before a voxel is read, as plain data.
 
-    The bits of the result depend on the fields up to ``algorithm`` alone.
+    The bits of the result depend on the fields up to ``algorithm``, and on ``problem``, alone.
 
     Parameters
     ----------
@@ -49,8 +49,6 @@ class Plan:
     epilogue : Epilogue
     masking : Masking or None
     compute_dtype : numpy.dtype
-    factors : Factors or None
-        What the weights are a product of, if they are.
     algorithm : str
     candidates : dict
         Predicted seconds on one thread by algorithm.
@@ -81,7 +79,6 @@ class Plan:
     epilogue: Epilogue
     masking: Masking | None
     compute_dtype: np.dtype[Any]
-    factors: Factors | None
     algorithm: str
     candidates: dict[str, float]
     problem: Problem
@@ -237,7 +234,6 @@ def make_plan(
         epilogue=epilogue,
         masking=masking,
         compute_dtype=compute_dtype,
-        factors=factors,
         algorithm=choice.algorithm,
         candidates=choice.candidates,
         problem=problem,

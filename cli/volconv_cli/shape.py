@@ -158,8 +158,8 @@ def _show_algorithms(plan: Plan) -> None:
     lines = ["", *table(["algorithm", "predicted on one thread", ""], rows)]
     if plan.algorithm != ranked[0][0]:
         lines.append("A job this small is done before compiled loops are loaded: gemm needs none.")
-    if plan.factors is not None:
-        terms = plan.factors.terms
+    if plan.problem.factors is not None:
+        terms = plan.problem.factors.terms
         lines.append("The kernel is " + ("a product" if terms == 1 else f"a sum of {terms} products") + " of 1-D ones.")
     click.echo("\n".join(lines))
 
