@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from volconv.backends import place
 from volconv.cuts import Ends
 from volconv.engines.factors import find_factors
 from volconv.errors import OutOfMemoryError, ParameterError
@@ -16,7 +15,7 @@ from volconv.io.formats import ZARR
 from volconv.job import resolve_job
 from volconv.memory import parse_memory
 from volconv.pipeline import run
-from volconv.plan import computed_shape
+from volconv.plan import computed_shape, make_plan
 
 if TYPE_CHECKING:
     import os
@@ -156,16 +155,13 @@ def _coarser(info: VolumeInfo, job: Job) -> VolumeInfo:
 
 
 def _plan(job: Job, info: VolumeInfo, coarser: VolumeInfo, threads: int | None, memory: str | int | None) -> Plan:
-    return place(
-        "numpy",
-        None,
-        params=job.params,
-        input_shape=info.shape,
-        compute_dtype=job.compute_dtype,
-        algorithm="auto",
+    return make_plan(
+        job.params,
+        info.shape,
+        job.compute_dtype,
         factors=find_factors(job.params, job.weight, job.compute_dtype),
         epilogue=job.epilogue,
         threads=threads,
         ends=Ends(info, coarser),
         memory=None if memory is None else parse_memory(memory),
-    ).plan
+    )
