@@ -294,10 +294,17 @@ def test_errors(options, message):
     assert error.value.message == message
 
 
-def test_integers_stay_on_the_cpu():
+def test_integers_stay_on_the_cpu(monkeypatch):
     x, w = noise((1, 5, 5, 5), "int32"), noise((1, 1, 3, 3, 3), "int32")
     with pytest.raises(ParameterError, match="needs a floating-point dtype on a GPU"):
         volconv.conv3d(x, w, backend="cupy", algorithm="direct")
+    with pytest.raises(
+        ParameterError, match=r"^no algorithm on a GPU can do this: direct needs a floating-point dtype"
+    ):
+        volconv.conv3d(x, w, backend="cupy")
+    monkeypatch.setattr(backends, "find_spec", lambda name: name)
+    monkeypatch.setattr(backends, "START", -1)
+    assert volconv.conv3d(x, w).dtype == np.int64
 
 
 def test_masks_stay_on_the_cpu(capfd):

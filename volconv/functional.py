@@ -161,7 +161,7 @@ def conv3d(
     target = np.empty(result_shape, dtype) if overlaps else out
     source, sink = ArraySource(volume.reshape(shape)), ArraySink(target.reshape(result))
     placed = place(
-        "numpy" if compute_dtype.kind == "i" and backend == "auto" else backend,
+        backend,
         gpu_memory,
         params=params,
         input_shape=shape,

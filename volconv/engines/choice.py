@@ -60,4 +60,6 @@ def pick(engines: Mapping[str, Candidate], algorithm: str, problem: Problem, whe
     if algorithm != "auto" and reasons[algorithm] is not None:
         raise ParameterError(f"algorithm={algorithm!r} cannot do this: {reasons[algorithm]}")
     candidates = {name: engine.cost(problem) for name, engine in engines.items() if reasons[name] is None}
+    if not candidates:
+        raise ParameterError(f"no algorithm{where} can do this: {next(iter(reasons.values()))}")
     return Choice(min(candidates, key=candidates.__getitem__) if algorithm == "auto" else algorithm, candidates)
