@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,7 @@ from volconv.epilogue import NO_EPILOGUE, NONE_LOST, Counts
 from volconv.padding import FILL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractContextManager
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -83,9 +82,13 @@ class DeviceConvolution(Reads):
         self._next = 0
         self.seconds = DeviceSeconds()
 
-    def session(self) -> AbstractContextManager[None]:
-        """Nothing to hold."""
-        return nullcontext()
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """No memory is let go of, however it ends, while something is under way that uses it."""
+        try:
+            yield
+        finally:
+            self._synchronize()
 
     @property
     def grid(self) -> Triple:
@@ -94,9 +97,7 @@ class DeviceConvolution(Reads):
 
     def drop_memory(self) -> None:
         """Let go of all that is held for blocks, once nothing is under way any more."""
-        for stream in (self._up, self._compute, self._down):
-            with suppress(MemoryError):
-                stream.synchronize()
+        self._synchronize()
         self._flights, self._next = [], 0
         self._device.free()
 
@@ -160,6 +161,12 @@ class DeviceConvolution(Reads):
             return counts if not self.sink.info.access.in_memory and counts != NONE_LOST else NONE_LOST
 
         return collect
+
+    def _synchronize(self) -> None:
+        """Wait until nothing is under way any more."""
+        for stream in (self._up, self._compute, self._down):
+            with suppress(MemoryError):
+                stream.synchronize()
 
     def _computed(self, voxels: Any, tables: list[NDArray[np.int32]], block: Region, stores: Any, losses: Any) -> None:
         """All that is done on the device, in its order."""

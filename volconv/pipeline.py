@@ -100,7 +100,6 @@ def run(
             try:
                 passed.run(threads)
             except (MemoryError, RuntimeError) as error:
-                convolution.drop_memory()
                 try:
                     blocks, threads = _smaller(passed.left(), convolution.grid, threads, error)
                     outcome.halvings += 1
@@ -108,6 +107,8 @@ def run(
                     if fallback is None or outcome.fell_back:
                         raise
                     blocks, threads, outcome.fell_back = passed.left(), fallback.threads, True
+                    outcome.device_seconds = convolution.seconds
+                    convolution.drop_memory()
                     convolution = Convolution(fallback, weight, bias, source, sink, mask)
             else:
                 blocks = []
@@ -116,7 +117,7 @@ def run(
                 convolution.drop_memory()
     for end in convolution.read_ends:
         end.finish()
-    outcome.device_seconds = convolution.seconds
+    outcome.device_seconds = outcome.device_seconds or convolution.seconds
     return outcome
 
 
