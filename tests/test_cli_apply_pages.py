@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from browser import browser
+from browser import chromium, needs_chromium, shown
 from command import ANISO, NUCLEI, ROOT, make_nifti, names, noise, read, volconv
 from volconv.io import ArraySource, Region, open_volume
 from volconv_cli import page
@@ -442,46 +442,47 @@ def test_the_bound_on_memory_is_kept():
 
 
 @pytest.mark.slow
+@needs_chromium
 def test_a_browser_shows_it(capsys):
     make_nifti("a.nii", noise((13, 12, 11)), np.diag([1, 2, 3.5, 1]))
     long = f"{'a-long-name' * 12}.nii"
     shutil.copy("a.nii", long)
     line = ("-k", "sobel", "--padding", "same", "--spacing", "1.23456789um", "-o", "o_{name}")
     _, runs = run_page(capsys, "a.nii", long, NASTY, *line, code=1)
-    with browser() as chromium:
+    with chromium() as browser:
         for width in (1200, 800, 375, 320):
             for scheme in ("light", "dark"):
-                chromium.open("r.html", width=width, scheme=scheme)
-                assert chromium.complaints == []
-                # Nothing is wider than the window, nor leaves the element that it stands in.
-                assert chromium.evaluate("document.documentElement.scrollWidth") == width
-                wide = "e => e.getBoundingClientRect().right > innerWidth + 1"
-                every = f"[...document.querySelectorAll('body *')].filter({wide})"
-                assert chromium.evaluate(f"{every}.map(e => e.outerHTML.slice(0, 200))") == []
-                ink, paper = (_luminance(chromium, what) for what in ("color", "backgroundColor"))
-                assert (ink < 0.15 < 0.9 < paper) if scheme == "light" else (paper < 0.15 < 0.8 < ink)
-        values = chromium.evaluate(
-            "[...document.querySelectorAll('data')]"
-            ".map(e => [e.closest('section').id, e.dataset.key, e.value, e.innerText])"
-        )
-        assert len(values) > 150
-        for section, key, value, text in values:
-            expected = looked_up(runs[int(section.removeprefix("run-")) - 1], key)
-            assert json.loads(value) == expected
-            assert says(text, expected), (key, text, expected)
-        images = "[...document.querySelectorAll('image')]"
-        assert chromium.evaluate(f"Promise.all({images}.map(i => i.decode())).then(all => all.length)") == 12
-        sizes = chromium.evaluate(f"{images}.map(i => i.getBoundingClientRect()).map(r => [r.width, r.height])")
-        assert all(width > 10 and height > 10 for width, height in sizes)
-        chromium.open("r.html", width=800, scheme="dark", media="print")
-        assert _luminance(chromium, "backgroundColor") > 0.99
-        assert _luminance(chromium, "color") < 0.01
-        assert chromium.evaluate("document.querySelector('section').id") == ""
-        chromium.pdf("r.pdf")
-        assert Path("r.pdf").read_bytes().startswith(b"%PDF")
+                with shown(browser, Path("r.html"), width, scheme=scheme) as sheet:
+                    # Nothing is wider than the window, nor leaves the element that it stands in.
+                    assert sheet.evaluate("document.documentElement.scrollWidth") == width
+                    wide = "e => e.getBoundingClientRect().right > innerWidth + 1"
+                    every = f"[...document.querySelectorAll('body *')].filter({wide})"
+                    assert sheet.evaluate(f"{every}.map(e => e.outerHTML.slice(0, 200))") == []
+                    ink, paper = (_luminance(sheet, what) for what in ("color", "backgroundColor"))
+                    assert (ink < 0.15 < 0.9 < paper) if scheme == "light" else (paper < 0.15 < 0.8 < ink)
+        with shown(browser, Path("r.html"), 320, scheme="dark") as sheet:
+            values = sheet.evaluate(
+                "[...document.querySelectorAll('data')]"
+                ".map(e => [e.closest('section').id, e.dataset.key, e.value, e.innerText])"
+            )
+            assert len(values) > 150
+            for section, key, value, text in values:
+                expected = looked_up(runs[int(section.removeprefix("run-")) - 1], key)
+                assert json.loads(value) == expected
+                assert says(text, expected), (key, text, expected)
+            images = "[...document.querySelectorAll('image')]"
+            assert sheet.evaluate(f"Promise.all({images}.map(i => i.decode())).then(all => all.length)") == 12
+            sizes = sheet.evaluate(f"{images}.map(i => i.getBoundingClientRect()).map(r => [r.width, r.height])")
+            assert all(width > 10 and height > 10 for width, height in sizes)
+        with shown(browser, Path("r.html"), 800, scheme="dark", media="print") as sheet:
+            assert _luminance(sheet, "backgroundColor") > 0.99
+            assert _luminance(sheet, "color") < 0.01
+            assert sheet.evaluate("document.querySelector('section').id") == ""
+            sheet.pdf(path="r.pdf", format="A4")
+            assert Path("r.pdf").read_bytes().startswith(b"%PDF")
 
 
-def _luminance(chromium, what):
+def _luminance(sheet, what):
     """Of the page's colour, from 0 to 1, gamma left alone."""
-    colour = chromium.evaluate(f"getComputedStyle(document.body).{what}")
+    colour = sheet.evaluate(f"getComputedStyle(document.body).{what}")
     return sum(map(int, re.findall(r"\d+", colour)[:3])) / 765

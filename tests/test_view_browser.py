@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
 from contextlib import contextmanager
 
 import numpy as np
 import pytest
 
+from browser import chromium, needs_chromium
+from browser import shown as loaded
 from command import ROOT, make_nifti, noise, volconv
 from niftifiles import OBLIQUE
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here (Debian: apt install chromium)"),
-]
-
-#: WebGL by software.
-FLAGS = ["--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--no-sandbox"]
+pytestmark = [pytest.mark.slow, needs_chromium]
 
 
 @pytest.fixture(autouse=True)
@@ -30,27 +23,17 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="pip install '.[dev]'")
-    with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+    with chromium() as opened:
         yield opened
-        opened.close()
 
 
 @contextmanager
-def shown(browser, path, width=1200, height=800):
-    """A page that is ready, without a network; whatever it complains of, or asks for, is a failure."""
-    context = browser.new_context(viewport={"width": width, "height": height}, offline=True)
-    page, told = context.new_page(), []
-    page.on("console", lambda message: told.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("request", lambda request: request.url.startswith(("file:", "data:", "blob:")) or told.append(request.url))
-    page.goto(path.absolute().as_uri())
-    page.wait_for_selector("html[data-state]", timeout=120_000)
-    assert page.get_attribute("html", "data-state") == "ready", page.inner_text("#failure")
-    yield page
-    assert told == []
-    context.close()
+def shown(*page):
+    """A page that is ready."""
+    with loaded(*page) as opened:
+        opened.wait_for_selector("html[data-state]", timeout=120_000)
+        assert opened.get_attribute("html", "data-state") == "ready", opened.inner_text("#failure")
+        yield opened
 
 
 def live(page):
