@@ -13,6 +13,7 @@ from volconv.io import ArraySource
 from volconv.io.volume import Access
 from volconv.padding import padded_axes
 from volconv.params import Conv3dParams
+from volconv.region import Region
 from volconv.shapes import full_output_shape
 from volconv.steps import steps
 from volconv.tiling import io_blocks
@@ -34,7 +35,7 @@ def test_a_window_holds_what_each_block_needs(size, box, kernel, copies, mode, o
     source = ArraySource(array)
     object.__setattr__(source.info, "access", Access(order=order))
     output = full_output_shape(array.shape, params)
-    wanted = list(steps(io_blocks(output, 1, box), padded_axes(size, params), params, (2, 2)))
+    wanted = list(steps(io_blocks(Region.whole(output), 1, box), padded_axes(size, params), params, (2, 2)))
     window = Window(source, wanted, copies)
     for step in wanted:
         values = window.read(step)

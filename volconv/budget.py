@@ -92,11 +92,12 @@ class HostBudget:
     ----------
     problem : Problem
     plan : Plan
+        Of one block, all that is computed.
     ends : Ends
     needs : Needs
         Of the algorithm.
     seconds : float
-        Predicted.
+        Predicted for the whole output.
     weights : int
         Bytes, as they are given and as they are prepared.
     """
@@ -109,8 +110,9 @@ class HostBudget:
         self._needs, self._seconds, self._weights = needs, seconds, weights
         self.block_bytes = BLOCK_BYTES
         self._held = sum(end.access.held_bytes for end in (*ends.read, ends.target))
-        self._shape, (_, _, *size) = problem.output_shape, problem.output_shape
-        self._size: Triple = (size[0], size[1], size[2])
+        n, _, d, h, w = plan.blocks[0].shape if plan.blocks else plan.output_shape
+        self._shape: Index5 = (n, problem.output_shape[1], d, h, w)
+        self._size: Triple = (d, h, w)
 
     def within(self, bound: int, threads: int) -> Cut | None:
         """The best cut below a bound."""
@@ -153,7 +155,7 @@ class HostBudget:
     def _item(self, shape: Index5, item_bytes: int, threads: int) -> tuple[int, Triple]:
         problem, seconds = self._problem, None
         if item_bytes == self._needs.block_bytes:  # smaller ones are to save memory, whatever it costs
-            seconds = self._seconds * math.prod(shape) / max(1, math.prod(self._shape))
+            seconds = self._seconds * math.prod(shape) / max(1, math.prod(problem.output_shape))
         together = self._plan.epilogue.reduce is not None
         return item_shape(
             shape,

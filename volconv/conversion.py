@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from volconv.io import (
 from volconv.io.room import check_room, spool_folder
 from volconv.job import parse_dtype
 from volconv.memory import parse_memory
-from volconv.pyramid import add_levels, check_levels, check_pyramid
+from volconv.pyramid import add_levels, check_levels, check_pyramid, make_level, plan_level
 
 if TYPE_CHECKING:
     import os
@@ -152,7 +153,7 @@ def convert(
         blocks = walk([volume], [told], voxel_bytes, memory=bound, folder=spool_folder(output))
         check_room(output, told, blocks.spool_bytes)
         if pyramid:
-            check_levels(told, memory=memory)
+            check_levels(told, partial(plan_level, memory=memory))
         sink = create_volume(destination, cache_bytes=blocks.cache_bytes, **wanted)
         counts, done, total = NONE_LOST, 0, math.prod(info.shape)
         with sink:
@@ -166,7 +167,7 @@ def convert(
                     progress(done * told.dtype.itemsize, total * told.dtype.itemsize)
             volume.finish()
             if pyramid:
-                add_levels(sink, memory=memory)
+                add_levels(sink, partial(make_level, memory=memory))
     label = split_path(destination)[0].name
     geometry = info.geometry
     return ConvertReport(

@@ -226,16 +226,28 @@ class Convolution(Reads):
         reduced = self.plan.epilogue.reduce is not None
         target = result[item.volume, slice(None) if reduced else slice(first * per_out, last * per_out)]
         target = target[:, z0:z1, y0:y1, x0:x1]
+        kept = self._kept(item, block)
         if self._as_it_is and target.dtype == self._dtype:
             self._prepared(padded.reshape(-1, depth, height, width), target, first)
-            return self._counted(target)
+            return self._counted(target[kept])
         if self._normalised is None:
             values = self.plan.epilogue(self._convolved(padded, first))
         else:
             labels = None if stored.labels is None else self._labels(stored.labels, item, (d, h, w), padded.shape[2:])
             values = self._normalised(padded, self._room(padded), labels, self._centres(size), first)
-        lost = store(values, target, self.sink.info.scaling)
-        return lost if lost is not NONE_LOST else self._counted(target)
+        lost = store(values[kept], target[kept], self.sink.info.scaling)
+        return lost if lost is not NONE_LOST else self._counted(target[kept])
+
+    def _kept(self, item: Item, block: Region) -> tuple[slice, ...]:
+        """What of an item's outputs is kept; what is not may be computed by another process, which counts it."""
+        part = self.plan.part
+        if part is None:
+            return (slice(None),)
+        spans = zip(block.start[2:], item.start, item.stop, part.start[2:], part.stop[2:], strict=True)
+        return (
+            slice(None),
+            *(slice(max(0, low - origin - a), min(b, high - origin) - a) for origin, a, b, low, high in spans),
+        )
 
     def _convolved(self, padded: NDArray[Any], first: int, name: str = "values") -> NDArray[Any]:
         """Results (C_out, d, h, w) of a padded block (C, parts, D, H, W), in this thread's memory."""

@@ -11,6 +11,7 @@
     ├── WriteError                      an output that cannot be written
     │   └── OutputExistsError           an output that is already there
     ├── BackendError                    a GPU that was asked for and cannot be used
+    ├── ClusterError                    worker processes that cannot be reached, or are lost
     └── OutOfMemoryError (MemoryError)  a run that does not fit in memory
 
 A message is one line: name, rule, value received, as in
@@ -84,6 +85,10 @@ class OutputExistsError(WriteError):
 
 class BackendError(VolconvError):
     """A GPU that was asked for cannot be used."""
+
+
+class ClusterError(VolconvError):
+    """Worker processes cannot be reached, or are lost."""
 
 
 class OutOfMemoryError(VolconvError, MemoryError):

@@ -27,16 +27,15 @@ from volconv.io.array import ArraySink, ArraySource
 from volconv.io.formats import SLICES, ZARR
 from volconv.io.room import check_room, spool_folder
 from volconv.io.target import OVERWRITE_HINT
-from volconv.io.volume import Reading
 from volconv.job import check_bias, resolve_job
+from volconv.making import OneProcess
 from volconv.masking import KEEP
-from volconv.memory import parse_memory
 from volconv.params import Conv3dParams
 from volconv.pipeline import run
 from volconv.plan import computed_shape, reduced_shape
 from volconv.provenance import existing, note
-from volconv.pyramid import add_levels, check_levels, check_pyramid
-from volconv.report import ApplyReport, DeviceReport, Seconds, peak_memory
+from volconv.pyramid import check_levels, check_pyramid
+from volconv.report import ApplyReport, Seconds
 from volconv.shapes import batched_shape, full_output_shape
 
 if TYPE_CHECKING:
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
+    from volconv.cluster.making import ManyProcesses
     from volconv.params import Padding, Size3
 
 
@@ -213,6 +213,9 @@ def apply(
     allow_tf32: bool = False,
     threads: int | None = None,
     memory: str | int | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    resume: bool = False,
     options: Mapping[str, str] | None = None,
     overwrite: bool = False,
     skip_existing: bool = False,
@@ -271,6 +274,13 @@ def apply(
         Bytes, or text such as "512M", that this process may have resident meanwhile, with the interpreter and the
         libraries, but without what else it holds. Bits do not depend on it. By default a quarter of what the machine
         or its cgroup has free, at most 4 GiB.
+    workers : int, optional
+        Have so many processes compute, each with these ``threads`` and this ``memory``; the output must be an OME-Zarr.
+        A script that asks for them must guard its own lines by ``if __name__ == "__main__"``.
+    scheduler : str, optional
+        Address of a Dask scheduler, as "tcp://host:8786", whose workers compute: they open files by these names.
+    resume : bool
+        Go on with a run of several processes that did not finish, if there is one.
     options : dict, optional
         How the output is stored, as ``{"compression": "zlib"}``; each format has its own.
     overwrite : bool
@@ -303,36 +313,44 @@ def apply(
     'direct'
     """
     started = perf_counter()
+    cluster = None
+    if workers is not None or scheduler is not None or resume:
+        from volconv.cluster import parse_cluster  # most runs do without
+
+        cluster = parse_cluster(scheduler, workers, resume=resume, backend=backend, threads=threads, memory=memory)
     if pyramid:
         check_pyramid(destination)
     with opened(source) as (volume, name), contextlib.ExitStack() as files:
-        if not (dry_run or skip_existing):
+        if not (dry_run or skip_existing or cluster):
             volume.prefetch()
         labels, mask_name = None, ""
         if mask is not None:
             labels, mask_name = files.enter_context(_opened_mask(mask, volume))
+        asked: dict[str, Any] = {
+            "kernel": kernel,
+            "bias": bias,
+            "weight_layout": weight_layout,
+            "stride": stride,
+            "padding": padding,
+            "dilation": dilation,
+            "groups": groups,
+            "padding_mode": padding_mode,
+            "padding_value": padding_value,
+            "flip_kernel": flip_kernel,
+            "dtype": dtype,
+            "compute_dtype": compute_dtype,
+            "roi": roi,
+            "activation": activation,
+            "reduce": reduce,
+            "outside": outside,
+            "nan": nan,
+        }
         try:
             job = resolve_job(
                 volume.info,
-                kernel,
+                **asked,
                 source_name=name,
-                bias=bias,
-                weight_layout=weight_layout,
-                stride=stride,
-                padding=padding,
-                dilation=dilation,
-                groups=groups,
-                padding_mode=padding_mode,
-                padding_value=padding_value,
-                flip_kernel=flip_kernel,
-                dtype=dtype,
-                compute_dtype=compute_dtype,
-                roi=roi,
-                activation=activation,
-                reduce=reduce,
                 mask=None if labels is None else (mask_name, labels.info),
-                outside=outside,
-                nan=nan,
             )
         except (ShapeError, DtypeError) as error:
             if name in error.message:
@@ -346,12 +364,13 @@ def apply(
             "scaling": job.output_scaling,
             "options": options,
             "overwrite": overwrite,
+            "shared": cluster is not None,
             "mkdir": mkdir,
             "note": "",
         }
-        if skip_existing or not dry_run:
-            how: dict[str, Any] = {"algorithm": algorithm, "allow_tf32": allow_tf32, "pyramid": pyramid}
-            target["note"] = note(job, volume, labels, options=options, **how)
+        if skip_existing or resume or not dry_run:
+            noted: dict[str, Any] = {"algorithm": algorithm, "allow_tf32": allow_tf32, "pyramid": pyramid}
+            target["note"] = note(job, volume, labels, options=options, **noted)
         there = existing(destination, target["note"], volume.names) if skip_existing else None
         replaced = () if there is None else there.differences
         if replaced and not overwrite:
@@ -359,71 +378,71 @@ def apply(
             folder = output_format(destination) in (SLICES, ZARR)
             raise OutputExistsError(why, hint="remove it, or name a new one" if folder else OVERWRITE_HINT)
         kept = there.info if there is not None and not replaced else None
-        if kept is None and not dry_run:
+        if kept is None and not dry_run and cluster is None:
             volume.prefetch()
         info = kept or describe_volume(destination, **target)
-        placed = place(
-            backend,
-            gpu_memory,
-            params=job.params,
-            input_shape=volume.info.shape,
-            compute_dtype=job.compute_dtype,
-            algorithm=algorithm,
-            factors=find_factors(job.params, job.weight, job.compute_dtype),
-            box=job.box,
-            epilogue=job.epilogue,
-            masking=job.masking,
-            threads=threads,
-            ends=Ends(volume.info, info, None if labels is None else labels.info),
-            memory=None if memory is None else parse_memory(memory),
-        )
-        plan = placed.plan
+        ends = Ends(volume.info, info, None if labels is None else labels.info)
+        making: OneProcess | ManyProcesses
+        if cluster is None:
+            making = OneProcess(
+                volume,
+                labels,
+                job,
+                ends,
+                algorithm=algorithm,
+                backend=backend,
+                gpu_memory=gpu_memory,
+                allow_tf32=allow_tf32,
+                threads=threads,
+                memory=memory,
+            )
+        else:
+            from volconv.cluster.making import ManyProcesses
+
+            how = {"algorithm": algorithm, "output": str(destination), "note": target["note"]}
+            making = ManyProcesses(cluster, volume, labels, job, ends, asked, **how)
         report = ApplyReport(
             volume.names,
             str(destination),
             volume.info,
             info,
             job,
-            plan,
+            making.plan,
             skipped=kept is not None,
             replaced=replaced,
-            placing=placed.note,
+            placing=making.placing,
         )
         if kept is not None:
             return report
-        traffic, output = plan.traffic, split_path(destination)[0]
+        traffic, output = making.plan.traffic, split_path(destination)[0]
         assert traffic is not None  # noqa: S101  # there are files at its ends
         check_room(output, info, traffic.spool_bytes)
         spools = spool_folder(output)
-        report = replace(report, spool_folder=str(spools) if traffic.spool_bytes else None)
+        report = replace(report, spool_folder=str(spools) if traffic.spool_bytes else None, cluster=making.check())
         if pyramid:
-            check_levels(info, threads=threads, memory=memory)
+            check_levels(info, making.plan_level)
         if dry_run:
             return report
-        for end, reading in ((volume, traffic.source), (labels, traffic.mask)):
-            if end is not None:
-                end.expect(Reading(reading.in_turn, reading.cache, spools))
+        making.begin(spools)
         sink = files.enter_context(create_volume(destination, cache_bytes=traffic.target_cache, **target))
-        device = open_device(plan, allow_tf32=allow_tf32)
-        outcome = run(plan, volume, sink, job.weight, job.bias, labels, progress, device, placed.fallback)
+        made = making.run(sink, pyramid=pyramid, progress=progress)
         ending = perf_counter()
-        levels = add_levels(sink, threads=threads, memory=memory) if pyramid else 1
         sink.commit()
-    now = perf_counter()
+    now, outcome = perf_counter(), made.outcome
     seconds = Seconds(
         total=now - started,
         read=outcome.read_seconds,
         compute=outcome.compute_seconds,
-        write=outcome.write_seconds + now - ending,
+        write=outcome.write_seconds + made.level_seconds + now - ending,
     )
     return replace(
         report,
         seconds=seconds,
         counts=outcome.counts,
-        peak_memory=peak_memory(),
+        peak_memory=made.peak_memory,
         halvings=outcome.halvings,
-        levels=levels,
-        device=None if device is None else DeviceReport(device.name, outcome.device_seconds, outcome.fell_back),
+        levels=made.levels,
+        device=made.device,
     )
 
 

@@ -238,7 +238,10 @@ class _Pass:
         block, result, collect = self._computing.popleft()
         counts = collect()
         if writer is not None:
-            self._writes.append((writer.submit(_write, self._convolution.sink, block, result), counts))
+            part = self._convolution.plan.part
+            kept = block if part is None else block & part
+            values = result[kept.within(block).slices]
+            self._writes.append((writer.submit(_write, self._convolution.sink, kept, values), counts))
         else:
             self._outcome.counts += counts
             self._done += 1

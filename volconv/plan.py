@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -62,6 +63,8 @@ class Plan:
         Groups, and outputs along D, H, W, of one work item.
     blocks : tuple of Region
         I/O blocks of the output, in order.
+    part : Region or None
+        What is kept of them; None for all.
     copies : int
         I/O blocks that are held: 2 where the next one is read, and the last one written, while one is computed.
     memory : Memory or None
@@ -87,6 +90,7 @@ class Plan:
     item_groups: int
     item_box: Triple
     blocks: tuple[Region, ...]
+    part: Region | None = None
     copies: int = 1
     memory: Memory | None = None
     device_memory: DeviceMemory | None = None
@@ -168,6 +172,7 @@ def make_plan(
     device_memory: int = 0,
     block_box: Triple | None = None,
     item_bytes: int | None = None,
+    part: Region | None = None,
 ) -> Plan:
     """Decide on algorithm, blocks and work items.
 
@@ -196,6 +201,8 @@ def make_plan(
         Outputs (D, H, W) of an I/O block, in place of those that fit; the algorithm's grid may make it larger.
     item_bytes : int, optional
         Size to aim at for the padded block of a work item. Like the others it changes no bits.
+    part : Region, optional
+        The outputs that are kept, of all channels: blocks cover them on the algorithm's grid. All by default.
 
     Raises
     ------
@@ -216,14 +223,17 @@ def make_plan(
         choice = choose(algorithm, problem)
         needs = get_engine(choice.algorithm).needs(problem)
     count = thread_count(threads)
+    outputs = Region.whole(output_shape) if part is None else _covering(part, needs.grid, output_shape)
+    n, _, d, h, w = outputs.shape
+    share = math.prod(outputs.shape) / max(1, math.prod(output_shape))
     groups, item_box = item_shape(
-        problem.output_shape,
+        (n, problem.output_shape[1], d, h, w),
         problem.params,
         needs.grid,
         problem.dtype.itemsize,
         item_bytes or needs.block_bytes,
         count,
-        choice.candidates[choice.algorithm] if item_bytes is None else None,
+        choice.candidates[choice.algorithm] * share if item_bytes is None else None,
         together=epilogue.reduce is not None,
     )
     plan = Plan(
@@ -241,11 +251,12 @@ def make_plan(
         threads=count,
         item_groups=groups,
         item_box=item_box,
-        blocks=(Region.whole(output_shape),) if output_shape[0] else (),
+        blocks=(outputs,) if n else (),
+        part=part,
     )
     if block_box is not None:
         on_grid = [max(cell, n // cell * cell) for n, cell in zip(block_box, needs.grid, strict=True)]
-        return replace(plan, blocks=tuple(io_blocks(output_shape, 1, (on_grid[0], on_grid[1], on_grid[2]))))
+        return replace(plan, blocks=tuple(io_blocks(outputs, 1, (on_grid[0], on_grid[1], on_grid[2]))))
     if ends is None:
         return plan
     if backend == "cupy":
@@ -254,7 +265,7 @@ def make_plan(
         found, held = device_cut(problem, plan, ends, memory, device_memory)
     else:
         found, held = cut(problem, plan, ends, memory), None
-    blocks = io_blocks(output_shape, found.volumes, found.box)
+    blocks = io_blocks(outputs, found.volumes, found.box)
     return replace(
         plan,
         threads=found.threads,
@@ -266,3 +277,11 @@ def make_plan(
         device_memory=held,
         traffic=traffic(plan, ends, blocks, found),
     )
+
+
+def _covering(part: Region, grid: Triple, output_shape: Index5) -> Region:
+    """The smallest box around a part of the output that begins on a grid, and ends on it or where the output does."""
+    for axis, cell in enumerate(grid, 2):
+        stop = min(-(-part.stop[axis] // cell) * cell, output_shape[axis])
+        part = part.along(axis, part.start[axis] // cell * cell, stop)
+    return part

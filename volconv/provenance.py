@@ -138,22 +138,45 @@ def existing(destination: str | os.PathLike[str], wanted: str, names: tuple[str,
             info = volume.info
     except VolconvError as error:
         return Existing(None, (f"it cannot be read ({error.message})",))
-    found = _facts(info.provenance)
-    if found is None:
-        return Existing(info, ("it has no note of how it was made",))
-    now = _facts(wanted) or {}
-    differences = [
-        f"{key.replace('_', ' ')} {_words(found.get(key))} (now {_words(value)})"
-        for key, value in now.items()
-        if found.get(key) != value
-    ]
-    if not differences and any("sha256_of_samples" in one for one in now["input"]):
+    other = differences(info.provenance, wanted)
+    if not other and any("sha256_of_samples" in one for one in (_facts(wanted) or {})["input"]):
         if made is None:
-            differences += ["nobody knows when it was made, and its inputs are known by samples alone"]
+            other = ("nobody knows when it was made, and its inputs are known by samples alone",)
         else:
             changed = (file for name in names for file in files_of(name) if _changed(file) > made)
-            differences += [f"{file} changed after it was made" for file in changed][:1]
-    return Existing(info, tuple(differences))
+            other = tuple(f"{file} changed after it was made" for file in changed)[:1]
+    return Existing(info, other)
+
+
+def differences(found: str | None, wanted: str) -> tuple[str, ...]:
+    """In what one note differs from another that is wanted, a few words each."""
+    facts, now = _facts(found), _facts(wanted) or {}
+    if facts is None:
+        return ("it has no note of how it was made",)
+    return tuple(
+        f"{key.replace('_', ' ')} {_words(facts.get(key))} (now {_words(value)})"
+        for key, value in now.items()
+        if facts.get(key) != value
+    )
+
+
+def stamps(names: tuple[str, ...]) -> list[list[int]]:
+    """Size and time of each file of inputs: of large ones a note knows samples alone. A URL's listing is in the note.
+
+    Raises
+    ------
+    ReadError
+        A file can no longer be read.
+    """
+    found = []
+    for name in names:
+        if isinstance(split_path(name)[0], Url):
+            continue
+        try:
+            found += [[stat.st_size, stat.st_mtime_ns] for stat in (file.stat() for file in files_of(name))]
+        except OSError as error:
+            raise ReadError(f"{name}: cannot be read: {error.strerror or error}") from error
+    return found
 
 
 def _identity(name: str) -> dict[str, Any]:

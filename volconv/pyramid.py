@@ -19,8 +19,9 @@ from volconv.plan import computed_shape, make_plan
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
-    from volconv.io import VolumeInfo
+    from volconv.io import NewVolume, OpenVolume, VolumeInfo
     from volconv.job import Job
     from volconv.params import Triple
     from volconv.plan import Plan
@@ -78,15 +79,15 @@ def strides(size: Triple, spacing: tuple[float, float, float], chunk: Triple) ->
     return found
 
 
-def check_levels(info: VolumeInfo, *, threads: int | None = None, memory: str | int | None = None) -> None:
+def check_levels(info: VolumeInfo, plan: Callable[[Job, VolumeInfo, VolumeInfo], object]) -> None:
     """Refuse, before the finest level is made, what coarser ones have no memory for.
 
     Parameters
     ----------
     info : VolumeInfo
         Of the finest level as it will be written.
-    threads, memory
-        As in :func:`add_levels`.
+    plan : callable
+        Called with (job, finer level, coarser level), as :func:`plan_level`.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def check_levels(info: VolumeInfo, *, threads: int | None = None, memory: str | 
             n, c, d, h, w = (min(size, n) for size, n in zip(info.access.chunk, coarser.shape, strict=True))
             coarser = replace(coarser, access=replace(coarser.access, chunk=(n, c, d, h, w)))
         try:
-            _plan(job, finer, coarser, threads, memory)
+            plan(job, finer, coarser)
         except OutOfMemoryError as error:
             refused.append(error)
         finer = coarser
@@ -110,7 +111,7 @@ def check_levels(info: VolumeInfo, *, threads: int | None = None, memory: str | 
         raise max(refused, key=lambda error: error.least)
 
 
-def add_levels(sink: Any, *, threads: int | None = None, memory: str | int | None = None) -> int:
+def add_levels(sink: Any, make: Callable[[Job, Any, Any], object]) -> int:
     """Make the coarser levels of an image that is complete but for them, each of the one before.
 
     A level is a convolution with :data:`TAPS` at stride 2, edges mirrored with the edge voxel repeated: output ``o``
@@ -120,9 +121,8 @@ def add_levels(sink: Any, *, threads: int | None = None, memory: str | int | Non
     ----------
     sink : NewVolume
         Of OME-Zarr, not committed.
-    threads : int, optional
-    memory : str or int, optional
-        As in :func:`volconv.apply`.
+    make : callable
+        Called with (job, open finer level, sink of the coarser level), as :func:`make_level`.
 
     Returns
     -------
@@ -135,33 +135,51 @@ def add_levels(sink: Any, *, threads: int | None = None, memory: str | int | Non
         with sink.last_level() as level:
             job = _job(level.info, stride)
             told = _coarser(level.info, job)
-            coarser = sink.add_level(told.shape, told.geometry)
-            plan = _plan(job, level.info, coarser.info, threads, memory)
-            run(plan, level, coarser, job.weight, job.bias)
+            make(job, level, sink.add_level(told.shape, told.geometry))
     return 1 + len(steps)
 
 
-def _job(info: VolumeInfo, stride: Triple) -> Job:
-    """The convolution that makes a level of another; an axis of stride 1 is left as it is."""
+def level_options(stride: Triple) -> dict[str, Any]:
+    """The convolution that makes a level of another, for :func:`resolve_job`; an axis of stride 1 is left as it is."""
     weight = np.array(1.0)
     for step in stride:
         weight = np.multiply.outer(weight, TAPS if step == 2 else (1.0,))
     padding = tuple(step - 1 for step in stride)
-    return resolve_job(info, weight, stride=stride, padding=padding, padding_mode="symmetric", dtype="same")
+    return {"kernel": weight, "stride": stride, "padding": padding, "padding_mode": "symmetric", "dtype": "same"}
+
+
+def _job(info: VolumeInfo, stride: Triple) -> Job:
+    return resolve_job(info, **level_options(stride))
+
+
+def make_level(
+    job: Job, level: OpenVolume, coarser: NewVolume, *, threads: int | None = None, memory: str | int | None = None
+) -> None:
+    """Have this process make a level of another."""
+    plan = plan_level(job, level.info, coarser.info, threads=threads, memory=memory)
+    run(plan, level, coarser, job.weight, job.bias)
 
 
 def _coarser(info: VolumeInfo, job: Job) -> VolumeInfo:
     return replace(info, shape=computed_shape(info.shape, job.params, None), geometry=job.output_geometry)
 
 
-def _plan(job: Job, info: VolumeInfo, coarser: VolumeInfo, threads: int | None, memory: str | int | None) -> Plan:
+def plan_level(
+    job: Job, finer: VolumeInfo, coarser: VolumeInfo, *, threads: int | None = None, memory: str | int | None = None
+) -> Plan:
+    """How this process makes a level of another; threads and memory as in :func:`volconv.apply`.
+
+    Raises
+    ------
+    OutOfMemoryError
+    """
     return make_plan(
         job.params,
-        info.shape,
+        finer.shape,
         job.compute_dtype,
         factors=find_factors(job.params, job.weight, job.compute_dtype),
         epilogue=job.epilogue,
         threads=threads,
-        ends=Ends(info, coarser),
+        ends=Ends(finer, coarser),
         memory=None if memory is None else parse_memory(memory),
     )

@@ -53,6 +53,13 @@ class Region:
         starts[axis], stops[axis] = start, stop
         return Region(_five(starts), _five(stops))
 
+    def __and__(self, other: Region) -> Region:
+        """What two boxes that overlap have in common."""
+        return Region(
+            _five([max(a, b) for a, b in zip(self.start, other.start, strict=True)]),
+            _five([min(a, b) for a, b in zip(self.stop, other.stop, strict=True)]),
+        )
+
     def within(self, outer: Region) -> Region:
         """The same box counted from the first corner of ``outer``."""
         return Region(

@@ -89,6 +89,31 @@ class DeviceReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterReport:
+    """Several processes that make one output.
+
+    Parameters
+    ----------
+    workers : int or None
+        Processes of this machine.
+    scheduler : str or None
+        Address of Dask's, whose workers compute.
+    tasks : int
+        Parts of the output that a process makes at a time.
+    task_shape : tuple of 5 ints
+        Outputs (N, C, D, H, W) of the first: the run's plan is that for this one.
+    resumed : int
+        Tasks, of all levels, that a run before this one had done.
+    """
+
+    workers: int | None
+    scheduler: str | None
+    tasks: int
+    task_shape: Index5
+    resumed: int
+
+
+@dataclass(frozen=True, slots=True)
 class ApplyReport:
     """What was done to one volume, or, after a dry run, what would be.
 
@@ -120,6 +145,8 @@ class ApplyReport:
         What a GPU did.
     levels : int or None
         Resolutions that the output has; None where nothing was done.
+    cluster : ClusterReport or None
+        Where several processes compute.
     """
 
     inputs: tuple[str, ...]
@@ -138,6 +165,7 @@ class ApplyReport:
     placing: str | None = None
     device: DeviceReport | None = None
     levels: int | None = None
+    cluster: ClusterReport | None = None
 
     @property
     def status(self) -> str:
@@ -203,6 +231,7 @@ class ApplyReport:
             "peak_memory": self.peak_memory,
             "halvings": self.halvings,
             "levels": self.levels,
+            "cluster": None if self.cluster is None else asdict(self.cluster),
             "notes": list(self.notes),
         }
 

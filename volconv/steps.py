@@ -86,9 +86,11 @@ def steps(
     --------
     >>> from volconv.params import Conv3dParams
     >>> from volconv.padding import padded_axes
+    >>> from volconv.region import Region
     >>> from volconv.tiling import io_blocks
     >>> params = Conv3dParams.parse((1, 1, 3, 3, 3), padding="same")
-    >>> found = steps(io_blocks((1, 1, 6, 9, 9), 1, (2, 9, 9)), padded_axes((6, 9, 9), params), params, (1, 1))
+    >>> blocks = io_blocks(Region.whole((1, 1, 6, 9, 9)), 1, (2, 9, 9))
+    >>> found = steps(blocks, padded_axes((6, 9, 9), params), params, (1, 1))
     >>> [(step.piece.extents[0], step.kept) for step in found]
     [(((0, 3),), 0), (((1, 5),), 2), (((3, 6),), 2)]
     """

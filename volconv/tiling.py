@@ -49,7 +49,7 @@ class Item(NamedTuple):
     stop: Triple
 
 
-def io_blocks(output_shape: Index5, volumes: int, box: Triple) -> list[Region]:
+def io_blocks(outputs: Region, volumes: int, box: Triple) -> list[Region]:
     """Regions of the output that are read, computed and written in turn, of all channels.
 
     Those that are cut apart along H and W alone follow each other last: a column is gone through along D, so that what
@@ -57,7 +57,8 @@ def io_blocks(output_shape: Index5, volumes: int, box: Triple) -> list[Region]:
 
     Parameters
     ----------
-    output_shape : tuple of 5 ints
+    outputs : Region
+        All of them, of all channels.
     volumes : int
         That one block holds; more than one only of whole volumes.
     box : tuple of 3 ints
@@ -65,15 +66,16 @@ def io_blocks(output_shape: Index5, volumes: int, box: Triple) -> list[Region]:
 
     Examples
     --------
-    >>> [block.start[2:] for block in io_blocks((1, 1, 4, 4, 4), 1, (2, 2, 4))]
+    >>> [block.start[2:] for block in io_blocks(Region.whole((1, 1, 4, 4, 4)), 1, (2, 2, 4))]
     [(0, 0, 0), (2, 0, 0), (0, 2, 0), (2, 2, 0)]
     """
-    count, channels, *size = output_shape
-    ranges = [[(a, min(a + step, n)) for a in range(0, n, step)] for n, step in zip(size, box, strict=True)]
+    n, channels, d, h, w = (
+        [(at, min(at + step, last)) for at in range(first, last, step)]
+        for first, last, step in zip(outputs.start, outputs.stop, (volumes, outputs.shape[1], *box), strict=True)
+    )
     return [
-        Region((n, 0, d[0], h[0], w[0]), (min(n + volumes, count), channels, d[1], h[1], w[1]))
-        for n in range(0, count, volumes)
-        for h, w, d in itertools.product(ranges[1], ranges[2], ranges[0])
+        Region((v[0], c[0], z[0], y[0], x[0]), (v[1], c[1], z[1], y[1], x[1]))
+        for v, c, y, x, z in itertools.product(n, channels, h, w, d)
     ]
 
 

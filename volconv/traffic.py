@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from volconv.io.raw import in_turn
 from volconv.padding import padded_axes
 from volconv.pieces import covered
-from volconv.region import Region
 from volconv.steps import steps
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from volconv.cuts import Cut, Ends
     from volconv.io.volume import VolumeInfo
     from volconv.plan import Plan
+    from volconv.region import Region
 
 #: Bytes a second of voxels that lie as they are, that are packed, and that are unpacked (set by
 #: tests/benchmarks/large.py).
@@ -83,13 +83,15 @@ class Traffic:
 
 
 def traffic(plan: Plan, ends: Ends, blocks: Sequence[Region], cut: Cut) -> Traffic:
-    """Follow a run through its blocks, without a voxel."""
+    """Follow a run through its blocks, without a voxel; the plan has one for all of them."""
     target, (target_cache, *caches) = ends.target, cut.caches
     source, *masks = (_followed(plan, end, blocks, cache) for end, cache in zip(ends.read, caches, strict=True))
     follows = target.access.in_turn and in_turn(blocks, target.shape, target.access.order, gaps=False)
     read_bytes = [reading.voxels * end.dtype.itemsize for reading, end in zip((source, *masks), ends.read, strict=True)]
-    written_bytes = target.nbytes if blocks else 0
-    compute_seconds = plan.candidates[plan.algorithm] / cut.threads * (1 if plan.masking is None else 2)
+    outputs = sum(math.prod(block.shape) for block in plan.blocks)
+    share = outputs / max(1, math.prod(plan.output_shape))
+    written_bytes = outputs * target.dtype.itemsize
+    compute_seconds = share * plan.candidates[plan.algorithm] / cut.threads * (1 if plan.masking is None else 2)
     return Traffic(
         read_bytes=sum(read_bytes),
         written_bytes=written_bytes,
@@ -111,14 +113,13 @@ def traffic(plan: Plan, ends: Ends, blocks: Sequence[Region], cut: Cut) -> Traff
 
 def _followed(plan: Plan, source: VolumeInfo, blocks: Sequence[Region], cache: int) -> FileReading:
     axes = padded_axes(source.shape[2:], plan.params)
-    whole = [Region.whole(plan.output_shape)] if blocks else []
     regions, once = (
         [
             region
             for step in steps(parts, axes, plan.params, source.shape[:2], plan.origin)
             for region, _ in step.fresh()
         ]
-        for parts in (blocks, whole)
+        for parts in (blocks, plan.blocks)
     )
     voxels = sum(math.prod(region.shape) for region in regions)
     chunk, unpacked = source.access.chunk, voxels

@@ -224,6 +224,7 @@ def create_volume(
     options: Mapping[str, str] | None = None,
     copied: bool = False,
     overwrite: bool = False,
+    shared: bool = False,
     mkdir: bool = False,
     cache_bytes: int | None = None,
     note: str = "",
@@ -251,6 +252,8 @@ def create_volume(
         Whether voxels will be those of ``like``: what its header says of them (display range, slice timing) then stays.
     overwrite : bool
         Whether an existing file may be replaced.
+    shared : bool
+        Whether several processes write it, and what they wrote is to stay where they fail: OME-Zarr alone.
     mkdir : bool
         Whether missing folders are made.
     cache_bytes : int, optional
@@ -287,6 +290,7 @@ def create_volume(
         options=options,
         copied=copied,
         overwrite=overwrite,
+        shared=shared,
         mkdir=mkdir,
         cache_bytes=cache_bytes,
         note=note,

@@ -59,6 +59,7 @@ def make_request(
     options: Mapping[str, str] | None = None,
     copied: bool = False,
     overwrite: bool = False,
+    shared: bool = False,
     mkdir: bool = False,
     cache_bytes: int | None = None,
     note: str = "",
@@ -66,6 +67,11 @@ def make_request(
     """Check what :func:`volconv.io.create_volume` was told; also a line on each thing that the format cannot hold."""
     form = output_format(path)
     file, key = split_path(path)
+    if shared and form is not ZARR:
+        raise ParameterError(
+            f"output must be an {ZARR.title} where several processes write it (got {str(path)!r})",
+            hint="as in image.zarr",
+        )
     known = form.options or {}
     if options and not known:
         raise ParameterError(
@@ -108,6 +114,7 @@ def make_request(
             options=dict(options or {}),
             copied=copied,
             overwrite=overwrite,
+            shared=shared,
             mkdir=mkdir,
             cache_bytes=cache_bytes,
             note=_printable("; ".join(part for part in (note, *(text.partition(": ")[2] for text in lost)) if part)),

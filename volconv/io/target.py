@@ -39,14 +39,19 @@ class _Hidden:
     #: Mode of what will replace something, until it gets the mode of that: as private as can be.
     _private: int
 
-    def __init__(self, path: Path, name: str) -> None:
+    def __init__(self, path: Path, name: str, kept: Path | None = None) -> None:
         self.path = path
         self.name = name
         self._final = Path(os.path.realpath(path))
         self._replaced = _stat_of(self._final)
         short = self._final.name[:50]  # enough to be understood, and leaves room below 255 bytes
-        self.temporary = self._final.with_name(f".{short}.volconv-{os.getpid()}-{os.urandom(4).hex()}.tmp")
-        self._done = False
+        hidden = f".{short}.volconv-{os.getpid()}-{os.urandom(4).hex()}.tmp"
+        self.temporary = kept or self._final.with_name(hidden)
+        self._kept, self._done = kept is not None, False
+        if kept is not None:
+            with translated(name):
+                kept.mkdir(parents=True, exist_ok=True)
+            return
         with translated(name), _lock:
             _unfinished.add(self.temporary)
             try:
@@ -80,7 +85,8 @@ class _Hidden:
         """Remove what was written; no effect after :meth:`commit` or a first abort."""
         if not self._done:
             self._done = True
-            _discard(self.temporary)
+            if not self._kept:
+                _discard(self.temporary)
 
     def _make(self) -> None:
         raise NotImplementedError
@@ -173,6 +179,8 @@ class FolderTarget(_Hidden):
     ----------
     path : Path
         The name that the folder gets at :meth:`commit`. An empty folder there is replaced, and nothing else.
+    kept : Path, optional
+        The temporary folder, in the same file system. It may be there already, and stays there if it is not committed.
 
     Attributes
     ----------
@@ -189,9 +197,9 @@ class FolderTarget(_Hidden):
 
     _private = 0o700
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, kept: Path | None = None) -> None:
         check_folder_target(path)
-        super().__init__(path, f"{path}/")
+        super().__init__(path, f"{path}/", kept)
 
     def _make(self) -> None:
         self.temporary.mkdir()

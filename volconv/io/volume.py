@@ -163,6 +163,8 @@ class Request:
     copied : bool
         Voxels will be those of ``like``, so that what its header says of them stays true.
     overwrite : bool
+    shared : bool
+        Several processes will write it, and what they wrote stays where they fail: OME-Zarr alone.
     mkdir : bool
         Missing folders will be made, so that they may be missing.
     cache_bytes : int or None
@@ -182,6 +184,7 @@ class Request:
     options: Mapping[str, str]
     copied: bool
     overwrite: bool
+    shared: bool
     mkdir: bool
     cache_bytes: int | None
     note: str

@@ -37,13 +37,6 @@ def pieces(region: Region, chunk: Index5, shape: Index5) -> Iterator[Region]:
         yield Region((n[0], c[0], d[0], h[0], w[0]), (n[1], c[1], d[1], h[1], w[1]))
 
 
-def shared(a: Region, b: Region) -> Region:
-    """What two regions that overlap have in common."""
-    start = tuple(map(max, a.start, b.start))
-    stop = tuple(map(min, a.stop, b.stop))
-    return Region(start, stop)  # type: ignore[arg-type]  # five each
-
-
 def at_a_time(chunk: Index5, itemsize: int) -> int:
     """Chunks that are under way at one time.
 

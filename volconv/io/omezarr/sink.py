@@ -7,16 +7,16 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from volconv.errors import OutputExistsError, ParameterError, WriteError
 from volconv.io.checks import check_block
 from volconv.io.formats import Url
 from volconv.io.omezarr.codecs import Packing, settled_packing
-from volconv.io.omezarr.metadata import new_attributes, new_channels, parse_image, parse_version
-from volconv.io.omezarr.pieces import at_a_time, held_bytes, pieces, shared, within
-from volconv.io.omezarr.source import ZarrSource
+from volconv.io.omezarr.level import AS_IT_IS, LevelArray, Ranges, in_file, opened_array, remove_partial
+from volconv.io.omezarr.metadata import new_attributes, new_channels, parse_version
+from volconv.io.omezarr.pieces import held_bytes, within
+from volconv.io.omezarr.source import open_level
 from volconv.io.omezarr.store import library_bytes, load_zarr, opened_store, together, writing
+from volconv.io.omezarr.unfinished import Unfinished
 from volconv.io.target import FolderTarget, check_folder_target
 from volconv.io.volume import Access, NewVolume, VolumeInfo
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from volconv.geometry import Geometry
-    from volconv.io.omezarr.source import ZarrHeader
+    from volconv.io.omezarr.source import ZarrHeader, ZarrSource
     from volconv.io.volume import Request
     from volconv.region import Index5, Region
 
@@ -62,7 +62,8 @@ def describe_new(request: Request) -> VolumeInfo:
         )
     load_zarr(str(request.path), WriteError)
     if isinstance(request.path, Url):
-        _check_empty(request.path)
+        if not (request.shared and Unfinished(request.path).facts() is not None):
+            _check_empty(request.path)
     else:
         check_folder_target(request.path, mkdir=request.mkdir)
     layout = _laid_out(request)
@@ -91,7 +92,8 @@ class ZarrSink(NewVolume):
 
     A folder gets its name when it is complete. An object store has no names to give: there the group's metadata are
     written last, and a group without them is no image; whatever was written before is removed if the run fails, and
-    stays, as no image, where the process is killed.
+    stays, as no image, where the process is killed. Of a shared image (:class:`SharedLevel` is how others write to it)
+    it stays in any case, for another run to go on with.
 
     Parameters
     ----------
@@ -110,14 +112,17 @@ class ZarrSink(NewVolume):
         self._request, self._layout = request, _laid_out(request)
         self._name = str(request.path)
         self._channels = _carried_channels(request)[0]
-        self._ranges = [(math.inf, -math.inf)] * info.shape[1]
-        self._levels: list[tuple[Any, Geometry]] = []
+        self.ranges = Ranges(info.shape[1])
+        self._levels: list[tuple[LevelArray, Geometry]] = []
         self._done = False
-        self._target = None if isinstance(request.path, Url) else FolderTarget(request.path)
-        where = request.path if self._target is None else self._target.temporary
+        self._unfinished = Unfinished(request.path) if request.shared else None
+        self._target = None
+        if not isinstance(request.path, Url):
+            self._target = FolderTarget(request.path, None if self._unfinished is None else self._unfinished.image)
+        self._where = request.path if self._target is None else self._target.temporary
         try:
             with writing(self._name):
-                self._store = opened_store(where, WriteError, read_only=False)
+                self._store = opened_store(self._where, WriteError, read_only=False)
             self._add(info.shape, info.geometry)
         except BaseException:
             self.abort()
@@ -127,8 +132,22 @@ class ZarrSink(NewVolume):
         """Store the values of a region."""
         check_block(self.info, region, values)
         self.write_level(0, region, values)
-        if self._channels and values.size and values.dtype.kind in "iuf":
-            self._widen_ranges(region, values)
+        if self._channels:
+            self.ranges.widen(region, values)
+
+    def write_level(self, level: int, region: Region, values: NDArray[Any]) -> None:
+        """Store values in one of the levels."""
+        self._levels[level][0].write(region, values)
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What makes it an image, with the levels and the values that there are so far."""
+        ranges = [pair or (0, 1) for pair in self.ranges.known()]
+        levels = [(str(number), geometry) for number, (_, geometry) in enumerate(self._levels)]
+        request, layout = self._request, self._layout
+        channels = new_channels(self._channels, ranges, copied=request.copied) if self._channels else ()
+        name = request.path.name.removesuffix(".zarr").removesuffix(".ome")
+        return new_attributes(layout.version, layout.letters, levels, request.time_step, channels, name, request.note)
 
     @property
     def level_chunk(self) -> tuple[int, int, int]:
@@ -137,10 +156,7 @@ class ZarrSink(NewVolume):
 
     def last_level(self) -> ZarrSource:
         """The last level that was made, complete by now, to be read."""
-        image = parse_image(self._attributes(), _zarr_format(self._layout), self._name)
-        number = len(self._levels) - 1
-        array, held = self._levels[number][0], library_bytes(self._request.path)
-        return ZarrSource(array, image, number, f"{self._name}:{number}", library=held)
+        return open_level(self._where, self.attributes, len(self._levels) - 1)
 
     def add_level(self, shape: Index5, geometry: Geometry) -> LevelSink:
         """Make the next level, coarser than the last."""
@@ -155,17 +171,21 @@ class ZarrSink(NewVolume):
             with writing(self._name):
                 zarr = load_zarr(self._name, WriteError)
                 group = zarr.open_group(self._store, mode="r+", zarr_format=_zarr_format(self._layout))
-                group.update_attributes(self._attributes())
+                group.update_attributes(self.attributes)
             if self._target is not None:
+                if self._unfinished is not None:
+                    remove_partial(self._target.temporary)
                 self._target.commit()
+            if self._unfinished is not None:
+                self._unfinished.remove()
         except BaseException:
             self.abort()
             raise
         self._done = True
 
     def abort(self) -> None:
-        """Remove what was written."""
-        if self._done:
+        """Remove what was written, unless others may go on with it."""
+        if self._done or self._unfinished is not None:
             return
         self._done = True
         if self._target is not None:
@@ -178,80 +198,40 @@ class ZarrSink(NewVolume):
     def _add(self, shape: Index5, geometry: Geometry) -> None:
         """Make the array of the next level."""
         layout, path = self._layout, str(len(self._levels))
-        zarr, sizes = load_zarr(self._name, WriteError), self._in_file(shape)
+        zarr, sizes = load_zarr(self._name, WriteError), in_file(shape, layout.letters)
         later: dict[str, Any] = {}
         if layout.version == "0.4":
             later["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
         else:
             later["dimension_names"] = list(layout.letters.lower())
         with writing(self._name):
-            array = zarr.create_array(
-                self._store,
-                name=path,
-                shape=sizes,
-                chunks=self._in_file(layout.chunk if layout.shard else within(layout.chunk, shape)),
-                shards=self._in_file(layout.shard) if layout.shard else None,
-                dtype=self.info.dtype.newbyteorder("<"),
-                filters=None,
-                compressors=layout.packing.codec(layout.version) if layout.packing else None,
-                fill_value=0,
-                zarr_format=_zarr_format(layout),
-                config={"write_empty_chunks": True},  # bit by bit, with the sign of a zero
-                **later,
-            )
-        self._levels.append((array, geometry))
-
-    def write_level(self, level: int, region: Region, values: NDArray[Any]) -> None:
-        """Store values in one of the levels, chunk by chunk."""
-        array = self._levels[level][0]
-        shape = self._shape_of(level)
-        parts = [shared(piece, region) for piece in pieces(region, within(self._layout.unit, shape), shape)]
-        count = at_a_time(self._layout.unit, self.info.dtype.itemsize)
-        asynchronous = array.async_array
-        for first in range(0, len(parts), count):
-            calls = []
-            for part in parts[first : first + count]:
-                block = values[part.within(region).slices]
-                held = block.reshape(self._in_file(part.shape))
-                calls.append(asynchronous.setitem(tuple(self._in_file(part.slices)), held))
-            with writing(self._name):
-                together(calls)
-
-    def _shape_of(self, level: int) -> Index5:
-        sizes = dict(zip(self._layout.letters, self._levels[level][0].shape, strict=True))
-        n, c, d, h, w = (int(sizes.get(letter, 1)) for letter in "TCZYX")
-        return n, c, d, h, w
-
-    def _in_file(self, values: Any) -> Any:
-        """Those of five values that belong to the array's axes."""
-        return tuple(value for value, letter in zip(values, "TCZYX", strict=True) if letter in self._layout.letters)
-
-    def _widen_ranges(self, region: Region, values: NDArray[Any]) -> None:
-        for number in range(values.shape[1]):
-            found = values[:, number]
-            if values.dtype.kind == "f":
-                found = found[np.isfinite(found)]
-            if found.size:
-                low, high = self._ranges[region.start[1] + number]
-                self._ranges[region.start[1] + number] = (
-                    min(low, found.min().item()),
-                    max(high, found.max().item()),
+            try:
+                array = zarr.create_array(
+                    self._store,
+                    name=path,
+                    shape=sizes,
+                    chunks=in_file(layout.chunk if layout.shard else within(layout.chunk, shape), layout.letters),
+                    shards=in_file(layout.shard, layout.letters) if layout.shard else None,
+                    dtype=self.info.dtype.newbyteorder("<"),
+                    filters=None,
+                    compressors=layout.packing.codec(layout.version) if layout.packing else None,
+                    fill_value=0,
+                    zarr_format=_zarr_format(layout),
+                    config=AS_IT_IS,
+                    **later,
                 )
-
-    def _attributes(self) -> dict[str, Any]:
-        ranges = [(low, high) if low <= high else (0, 1) for low, high in self._ranges]
-        levels = [(str(number), geometry) for number, (_, geometry) in enumerate(self._levels)]
-        request, layout = self._request, self._layout
-        channels = new_channels(self._channels, ranges, copied=request.copied) if self._channels else ()
-        name = request.path.name.removesuffix(".zarr").removesuffix(".ome")
-        return new_attributes(layout.version, layout.letters, levels, request.time_step, channels, name, request.note)
+            except zarr.errors.ContainsArrayError:
+                if self._unfinished is None:
+                    raise
+                array = opened_array(self._store, path)
+        self._levels.append((LevelArray(array, layout.letters, self._name), geometry))
 
 
 class LevelSink(NewVolume):
     """A coarser level of an image that is being written: it is there with the image, or not at all."""
 
     def __init__(self, sink: ZarrSink, number: int, shape: Index5, geometry: Geometry) -> None:
-        self._sink, self._number = sink, number
+        self._sink, self.number = sink, number
         chunk = within(sink.info.access.chunk or shape, shape)
         access = replace(sink.info.access, chunk=chunk)
         self.info = replace(sink.info, shape=shape, geometry=geometry, access=access)
@@ -259,7 +239,7 @@ class LevelSink(NewVolume):
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Store the values of a region."""
         check_block(self.info, region, values)
-        self._sink.write_level(self._number, region, values)
+        self._sink.write_level(self.number, region, values)
 
 
 def _laid_out(request: Request) -> Layout:

@@ -15,7 +15,7 @@ from volconv.io.checks import check_memory, check_within
 from volconv.io.formats import ZARR, Url
 from volconv.io.omezarr.codecs import Packing, chain, check_codecs, packing_of
 from volconv.io.omezarr.metadata import Image, geometry_of, letters_of, parse_image
-from volconv.io.omezarr.pieces import at_a_time, held_bytes, pieces, shared, within
+from volconv.io.omezarr.pieces import at_a_time, held_bytes, pieces, within
 from volconv.io.omezarr.store import ask, library_bytes, load_zarr, opened_store, reading, together
 from volconv.io.volume import Access, Entry, OpenVolume, VolumeInfo
 
@@ -73,6 +73,15 @@ def open_file(path: Path, key: str | None, *, axes: str | None, rgb: bool) -> Za
             hint="--axes (axes=...) says which axis is channels",
         )
     return source
+
+
+def open_level(path: Path, attributes: dict[str, Any], number: int) -> ZarrSource:
+    """Open a level of an image that is not finished: what would make it one is given, and not there yet."""
+    zarr, name = load_zarr(str(path), ReadError), f"{path}:{number}"
+    image = parse_image(attributes, 3 if "ome" in attributes else 2, str(path))
+    with reading(name):
+        array = zarr.open_array(opened_store(path, ReadError, read_only=True), path=image.levels[number].path, mode="r")
+    return ZarrSource(array, image, number, name, library=library_bytes(path))
 
 
 def list_contents(path: Path) -> list[Entry]:
@@ -168,14 +177,14 @@ class ZarrSource(OpenVolume):
                 wanted.append(piece)
                 continue
             self._kept.move_to_end(piece.start)
-            part = shared(piece, region)
+            part = piece & region
             out[part.within(region).slices] = kept[part.within(piece).slices]
         for first in range(0, len(wanted), self._at_a_time):
             self._fetch(wanted[first : first + self._at_a_time], region, out)
 
     def _fetch(self, wanted: list[Region], region: Region, out: NDArray[Any]) -> None:
         """Read chunks; those that the region cuts are kept whole, as the next one may have the rest of them."""
-        parts = [shared(piece, region) for piece in wanted]
+        parts = [piece & region for piece in wanted]
         size = math.prod(self._chunk) * self.info.dtype.itemsize
         whole = [
             piece if size <= self._cache_bytes and part != piece else part

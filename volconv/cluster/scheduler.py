@@ -1,0 +1,166 @@
+"""How tasks are handed to Dask's workers, and what becomes of each. The only file that knows Dask."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from volconv.cluster.work import compute
+from volconv.errors import ClusterError, VolconvError
+from volconv.memory import share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from distributed import Client, Future
+
+    from volconv.cluster.work import Done, Work
+    from volconv.region import Region
+
+INSTALL = "pip install 'volconv[distributed]'"
+
+#: How often a task is begun anew that failed. One whose worker died is besides, as often as Dask's configuration says.
+RETRIES = 2
+
+#: Tasks for each thread of a worker that the scheduler knows of at a time, and the least of all: it never holds more.
+AHEAD, LEAST_AHEAD = 3, 64
+
+#: How much of the memory that a worker is given it may hold: beyond that Dask lets it wait, and then ends it.
+OF_A_LIMIT = 0.7
+
+#: Seconds until a scheduler is taken for missing.
+PATIENCE = 10
+
+
+def check_installed() -> None:
+    """Refuse to go on without Dask.
+
+    Raises
+    ------
+    ClusterError
+    """
+    try:
+        import cryptography  # noqa: F401  # what local workers and their scheduler tell each other is nobody else's
+        import distributed  # noqa: F401
+    except ImportError as missing:
+        raise ClusterError(f"workers need packages that are not installed ({missing})", hint=INSTALL) from missing
+
+
+@contextlib.contextmanager
+def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
+    """A client of a scheduler, or of so many worker processes of this one, which end with it.
+
+    Raises
+    ------
+    ClusterError
+    """
+    check_installed()
+    from distributed import Client, LocalCluster, Security
+
+    with contextlib.ExitStack() as opened:
+        if scheduler is None:
+            # Threads and memory are volconv's own; and nobody else on this machine has the certificate.
+            scheduler = opened.enter_context(
+                LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    memory_limit=0,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    security=Security.temporary(),
+                )
+            )
+        try:
+            client = opened.enter_context(Client(scheduler, timeout=PATIENCE, set_as_default=False))
+        except (OSError, ValueError) as error:
+            raise ClusterError(
+                f"no scheduler answers at {scheduler} ({' '.join(str(error).split())[:120]})",
+                hint="start one with 'dask scheduler', or pass --workers N (workers=) for processes of this machine",
+            ) from error
+        yield client
+
+
+def results(client: Client, work: Work, tasks: Iterator[tuple[str, Region]]) -> Iterator[tuple[Region, Done]]:
+    """What becomes of tasks, in the order in which they end; the first that fails for good ends all.
+
+    Parameters
+    ----------
+    client : Client
+    work : Work
+    tasks : iterator of (name, Region)
+
+    Raises
+    ------
+    VolconvError
+        As the task's, with its place.
+    """
+    from distributed import as_completed
+
+    running: dict[Any, tuple[Future, Region]] = {}
+    ended = as_completed(loop=client.loop)
+
+    def hand_out() -> None:
+        wanted = max(LEAST_AHEAD, AHEAD * sum(client.nthreads().values())) - len(running)
+        for name, part in islice(tasks, max(0, wanted)):
+            future = client.submit(_on_worker, work, name, part, pure=False, retries=RETRIES)
+            running[future.key] = future, part
+            ended.add(future)
+
+    try:
+        hand_out()
+        for future in ended:
+            _, part = running.pop(future.key)
+            with _told(work, part):
+                done = future.result()
+            yield part, done
+            hand_out()
+    finally:
+        # Without a scheduler there is nobody to ask.
+        with contextlib.suppress(Exception):
+            client.cancel([future for future, _ in running.values()], force=True)
+
+
+def _on_worker(work: Work, name: str, part: Region) -> Done:
+    """Do a task with this thread's share of a worker's memory."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    limit = worker.memory_manager.memory_limit
+    bound = work.memory if not limit else min(work.memory, int(limit * OF_A_LIMIT))
+    return compute(replace(work, memory=share(bound, worker.state.nthreads)), name, part)
+
+
+@contextlib.contextmanager
+def _told(work: Work, part: Region) -> Iterator[None]:
+    """Say of which task it is that an error comes, and put Dask's own into words."""
+    from distributed import CancelledError, KilledWorker
+
+    place = f"{work.output}{f':{work.number}' if work.number else ''}: block {_place(part)}"
+    try:
+        yield
+    except VolconvError as error:
+        raise type(error)(f"{place}: {error.message}", hint=error.hint) from error
+    except KilledWorker as error:
+        raise ClusterError(
+            f"{place}: its workers died, the last of {error.allowed_failures + 1} on {error.last_worker.address}",
+            hint="their logs may tell why; for want of memory, pass less --memory (memory=)",
+        ) from error
+    except (CancelledError, OSError) as error:
+        raise ClusterError(f"{place}: the scheduler, or its connection, is lost", hint="--resume goes on") from error
+    except ImportError as error:
+        raise ClusterError(f"{place}: a worker lacks a package ({error})", hint="install the same there") from error
+
+
+def _place(part: Region) -> str:
+    """Where outputs lie, in words.
+
+    >>> from volconv.region import Region
+    >>> _place(Region((0, 0, 0, 64, 0), (1, 1, 32, 128, 512)))
+    'z 0:32, y 64:128, x 0:512'
+    """
+    spans: list[Any] = list(zip("tczyx", part.start, part.stop, strict=True))
+    shown = spans[2:] if part.stop[0] == 1 else [spans[0], *spans[2:]]
+    return ", ".join(f"{axis} {start}:{stop}" for axis, start, stop in shown)
