@@ -272,23 +272,26 @@ class HostBudget:
     def _deepest(self, height: int, width: int, copies: int, room: int, *, keep: bool) -> Triple | None:
         """The box with this plane that has most outputs along D, up to a block's size."""
         depth, (cell, together) = self._size[0], self._unit(0)
-        if self._of_block(1, (min(cell, depth), height, width), copies, keep=keep) > room:
-            return None
+
+        def held(d: int) -> int:
+            return self._of_block(1, (min(d, depth), height, width), copies, keep=keep)
+
         thick = HALOS * (self._params.effective_kernel[0] - self._params.stride[0]) // self._params.stride[0]
-        least = self._of_block(1, (max(1, min(thick, depth)), height, width), copies, keep=keep)
         # The halo of a slab is kept, that of a box is not: the larger it is the better.
         share = self.block_bytes if keep and (height, width) == self._size[1:] else 4 * self.block_bytes
-        most = min(room, max(copies * share, least))
-        low, high = 1, -(-depth // cell)  # in cells; the lowest fits
-        while low < high:
-            middle = -(-(low + high) // 2)
-            if self._of_block(1, (min(middle * cell, depth), height, width), copies, keep=keep) <= most:
-                low = middle
-            else:
-                high = middle - 1
-        d = min(low * cell, depth)
-        whole = d // together * together
-        return (whole if whole and d < depth else d), height, width
+        most = min(room, max(copies * share, held(max(1, thick))))
+        # Pieces of the target that are complete are not kept.
+        for step in (together, cell):
+            low, high = 0, -(-depth // step)
+            while low < high:
+                middle = -(-(low + high) // 2)
+                if held(middle * step) <= most:
+                    low = middle
+                else:
+                    high = middle - 1
+            if low:
+                return min(low * step, depth), height, width
+        return None
 
     def _wasted(self, box: Triple) -> float:
         """How much more is gathered along D than is computed."""

@@ -423,7 +423,7 @@ def apply(
             check_levels(info, making.plan_level)
         if dry_run:
             return report
-        making.begin(spools)
+        files.enter_context(making.begun(spools))
         sink = files.enter_context(create_volume(destination, cache_bytes=traffic.target_cache, **target))
         made = making.run(sink, pyramid=pyramid, progress=progress)
         ending = perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +16,7 @@ from volconv.pyramid import add_levels, make_level, plan_level
 from volconv.report import DeviceReport, peak_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from volconv.cuts import Ends
@@ -101,13 +102,15 @@ class OneProcess:
         """See :func:`volconv.pyramid.plan_level`."""
         return plan_level(job, finer, coarser, **self._bounds)
 
-    def begin(self, spools: Path) -> None:
+    @contextmanager
+    def begun(self, spools: Path) -> Iterator[None]:
         """Prepare the files that are read; temporary ones lie in a folder."""
         traffic = self.plan.traffic
         assert traffic is not None  # noqa: S101  # there are files at its ends
         for end, reading in ((self._volume, traffic.source), (self._labels, traffic.mask)):
             if end is not None:
                 end.expect(Reading(reading.in_turn, reading.cache, spools))
+        yield
 
     def run(self, sink: NewVolume, *, pyramid: bool, progress: Callable[[int, int], None] | None) -> Made:
         """Fill a sink, which is neither committed nor aborted."""

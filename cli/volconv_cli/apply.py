@@ -16,6 +16,7 @@ from volconv_cli import exits, signals
 from volconv_cli.completion import files
 from volconv_cli.options import (
     backend_options,
+    cluster_options,
     config_option,
     conv_options,
     creation_option,
@@ -85,6 +86,7 @@ READING = ("axes", "spacing", "rgb", "time", "channel")
     help="How many threads compute.  [default: all cores]",
 )
 @memory_option
+@cluster_options
 @reading_options
 @stack_option
 @creation_option
@@ -137,6 +139,7 @@ def command(
       volconv apply sub-*.nii.gz --config smooth.toml -o 'o/{name}' --mkdir -j 4
       volconv apply --stack t1.nii.gz t2.nii.gz -k unet2.npz:weight -o f.nii
       volconv apply cells.tif -k box:size=3 --spacing 1,0.5,0.5um -o mean.tif -n
+      volconv apply s3://b/x.zarr -k log:sigma=2um --workers 8 -o s3://b/y.zarr
 
     INPUT is a NIfTI or MGH file, HDF5 (file.h5 or file.h5:/dataset), a TIFF stack (file.ome.tif:1 for its second
     series), or a folder or quoted pattern of TIFF slices; "-" reads names of inputs from stdin, one a line or as
@@ -163,6 +166,10 @@ def command(
         raise click.UsageError("--dry-run touches nothing: give --json in place of --report")
     from volconv.naming import name_outputs
 
+    if options["workers"] is not None and options["jobs"] > 1:
+        raise click.UsageError("--workers compute one file at a time: leave out --jobs")
+    if options["workers"] is not None or options["scheduler"] is not None:
+        signals.remark = "; --resume goes on"
     tasks = name_outputs(_listed(inputs), str(output), stack=options.pop("stack"))
     return _run(ctx, tasks, **options)
 
@@ -199,7 +206,7 @@ def _run(
 
     check_tasks(tasks, mkdir=options["mkdir"])
     reading = {name: options.pop(name) for name in READING}
-    summary, started, alone = Summary(), monotonic(), len(tasks) == 1
+    summary, started, alone, going_on = Summary(), monotonic(), len(tasks) == 1, signals.remark
     runs: dict[Task, dict[str, Any]] = {}
     with ExitStack() as opened:
         lines = _open_report(report, tasks, overwrite=options["overwrite"])
@@ -211,7 +218,7 @@ def _run(
         for outcome in opened.enter_context(closing(running)):
             summary.add(outcome)
             if not (alone or options["dry_run"]):
-                signals.remark = f"; {summary.said_on_the_way(len(tasks))}"
+                signals.remark = f"{going_on}; {summary.said_on_the_way(len(tasks))}"
             progress.end(outcome.task.inputs[0])
             if lines is not None:
                 lines.add(outcome.as_dict())

@@ -370,6 +370,24 @@ def memory_option(command: F) -> F:
     )(command)
 
 
+def cluster_options(command: F) -> F:
+    """Give which processes compute."""
+    command = click.option(
+        "--resume", is_flag=True, help="Go on with a run by --workers or --scheduler that did not finish."
+    )(command)
+    command = click.option(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Have the workers of a Dask scheduler compute, as at tcp://host:8786; OUTPUT must be an OME-Zarr.",
+    )(command)
+    return click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Have so many processes compute, each with --threads and --memory; OUTPUT must be an OME-Zarr.",
+    )(command)
+
+
 def overwrite_option(command: F) -> F:
     """Give ``-f``."""
     return click.option("-f", "--overwrite", is_flag=True, help="Replace existing outputs.")(command)

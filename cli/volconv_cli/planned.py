@@ -47,6 +47,7 @@ def plan_lines(report: ApplyReport) -> list[str]:
             "padding",
             f"{numbers(params.padding_low)} before and {numbers(params.padding_high)} after, {params.padding_mode}",
         ),
+        *_cluster(report),
         ("reads", read),
         ("writes", f"{size(traffic.written_bytes)} of {report.target.dtype.name} ({report.target.format})"),
         ("blocks", blocks),
@@ -66,6 +67,7 @@ def run_lines(report: ApplyReport) -> list[str]:
     seconds, memory = report.seconds, report.plan.memory
     assert memory is not None  # noqa: S101  # it was between files
     pairs = [
+        *_cluster(report),
         ("computed", _computed(report) + f", in {counted(len(report.plan.blocks), 'block')}"),
         ("predicted", _candidates(report)),
         (
@@ -86,6 +88,16 @@ def run_lines(report: ApplyReport) -> list[str]:
     if report.peak_memory is not None:
         pairs.append(("memory", f"{in_words(report.peak_memory)} at most, of {in_words(memory.bound)}"))
     return _indented(pairs)
+
+
+def _cluster(report: ApplyReport) -> list[tuple[str, str]]:
+    cluster = report.cluster
+    if cluster is None:
+        return []
+    whose = f"of {cluster.scheduler}" if cluster.workers is None else f"on {counted(cluster.workers, 'worker')}"
+    of = f"{counted(cluster.tasks, 'task')} {whose}; what follows is of the first,"
+    before = f"; {cluster.resumed} done before" if cluster.resumed else ""
+    return [("tasks", f"{of} {numbers(cluster.task_shape[2:])} outputs (D,H,W){before}")]
 
 
 def _device_memory(report: ApplyReport) -> list[tuple[str, str]]:

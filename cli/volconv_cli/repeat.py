@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: What is about all files, or about what is said of them, and not about how one is made.
 _ASIDE = {
     *("inputs", "output", "report", "as_json", "quiet", "verbose", "print_config", "dry_run"),
-    *("jobs", "fail_fast", "skip_existing", "mkdir", "overwrite"),
+    *("jobs", "fail_fast", "skip_existing", "mkdir", "overwrite", "resume"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
 from time import perf_counter
@@ -15,7 +16,7 @@ from volconv.cuts import Ends
 from volconv.engines import get_engine
 from volconv.engines.factors import find_factors
 from volconv.epilogue import Counts
-from volconv.errors import OutputExistsError, ParameterError
+from volconv.errors import OutputExistsError, ParameterError, WriteError
 from volconv.io.formats import as_path
 from volconv.io.omezarr.unfinished import Unfinished
 from volconv.making import Made
@@ -96,6 +97,7 @@ class ManyProcesses:
         self._tasks = self._cut(job, ends, algorithm)
         self.plan = self._plan_first(self._tasks, job, ends, algorithm)
         self._before: dict[str, Done] = {}
+        self._client: Client | None = None
         self._halvings = self._peak = 0
 
     def check(self) -> ClusterReport:
@@ -137,9 +139,19 @@ class ManyProcesses:
         ends = Ends(finer, coarser)
         return self._plan_first(self._cut(job, ends, "auto"), job, ends, "auto")
 
-    def begin(self, spools: Path) -> None:  # noqa: ARG002  # workers open files by themselves
-        """Leave word of what the run is, before anything of it is there."""
-        Unfinished(as_path(self._output)).begin({"note": self._note, "files": stamps(self._volume.names)})
+    @contextmanager
+    def begun(self, spools: Path) -> Iterator[None]:  # noqa: ARG002  # workers open files by themselves
+        """Reach the workers, and leave word of what the run is; where it fails, that goes unless a task was done."""
+        unfinished = Unfinished(as_path(self._output))
+        try:
+            with connected(self._cluster.scheduler, self._cluster.workers or 1) as self._client:
+                unfinished.begin({"note": self._note, "files": stamps(self._volume.names)})
+                yield
+        except BaseException:
+            with suppress(WriteError):
+                if unfinished.facts() is not None and not unfinished.done():
+                    unfinished.discard()
+            raise
 
     def run(self, sink: Any, *, pyramid: bool, progress: Callable[[int, int], None] | None) -> Made:
         """Have all tasks done that are left.
@@ -156,25 +168,24 @@ class ManyProcesses:
         volume, itemsize = self._volume, sink.info.dtype.itemsize
         voxels, total = 0, math.prod(sink.info.shape)
         source = Inputs(volume.names, dict(volume.reading), self._mask)
-        with connected(self._cluster.scheduler, self._cluster.workers or 1) as client:
-            work = self._work(source, self._options, self._job, self._ends, self.plan.algorithm, 0)
-            for part, done in self._level(client, work, self._tasks):
-                outcome.counts += Counts(**done.counts)
-                sink.ranges.merge(done.ranges)
-                voxels += math.prod(part.shape)
-                if progress is not None:
-                    progress(voxels * itemsize, total * itemsize)
-            computed = perf_counter()
+        work = self._work(source, self._options, self._job, self._ends, self.plan.algorithm, 0)
+        for part, done in self._level(work, self._tasks):
+            outcome.counts += Counts(**done.counts)
+            sink.ranges.merge(done.ranges)
+            voxels += math.prod(part.shape)
+            if progress is not None:
+                progress(voxels * itemsize, total * itemsize)
+        computed = perf_counter()
 
-            def make(job: Job, finer: OpenVolume, coarser: Any) -> None:
-                ends, options = Ends(finer.info, coarser.info), level_options(job.params.stride)
-                algorithm = self.plan_level(job, finer.info, coarser.info).algorithm
-                source = Finer(self._output, sink.attributes, coarser.number - 1)
-                work = self._work(source, options, job, ends, algorithm, coarser.number)
-                for _ in self._level(client, work, self._cut(job, ends, algorithm)):
-                    pass
+        def make(job: Job, finer: OpenVolume, coarser: Any) -> None:
+            ends, options = Ends(finer.info, coarser.info), level_options(job.params.stride)
+            algorithm = self.plan_level(job, finer.info, coarser.info).algorithm
+            source = Finer(self._output, sink.attributes, coarser.number - 1)
+            work = self._work(source, options, job, ends, algorithm, coarser.number)
+            for _ in self._level(work, self._cut(job, ends, algorithm)):
+                pass
 
-            levels = add_levels(sink, make) if pyramid else 1
+        levels = add_levels(sink, make) if pyramid else 1
         outcome.compute_seconds, outcome.halvings = computed - started, self._halvings
         return Made(outcome, max(self._peak, peak_memory()), levels, perf_counter() - computed)
 
@@ -219,7 +230,7 @@ class ManyProcesses:
             memory=self._cluster.memory,
         )
 
-    def _level(self, client: Client, work: Work, tasks: Tasks) -> Iterator[tuple[Region, Done]]:
+    def _level(self, work: Work, tasks: Tasks) -> Iterator[tuple[Region, Done]]:
         """What is told of each task of a level, first of those that were done before."""
         before = self._before
 
@@ -228,7 +239,7 @@ class ManyProcesses:
 
         told = ((part, before[name]) for name, part in named() if name in before)
         left = ((name, part) for name, part in named() if name not in before)
-        for part, done in chain(told, results(client, work, left)):
+        for part, done in chain(told, results(self._client, work, left)):
             self._halvings += done.halvings
             self._peak = max(self._peak, done.peak_memory)
             yield part, done

@@ -58,13 +58,15 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
     ClusterError
     """
     check_installed()
+    import dask
     from distributed import Client, LocalCluster, Security
 
     with contextlib.ExitStack() as opened:
         if scheduler is None:
-            # Threads and memory are volconv's own; and nobody else on this machine has the certificate.
-            scheduler = opened.enter_context(
-                LocalCluster(
+            # Threads and memory are volconv's own, so that Dask's settings for both are left out: its allocator would
+            # clear the same pages again and again. Nobody else on this machine has the certificate.
+            with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
+                local = LocalCluster(
                     n_workers=workers,
                     threads_per_worker=1,
                     memory_limit=0,
@@ -72,7 +74,7 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
                     silence_logs=logging.CRITICAL,
                     security=Security.temporary(),
                 )
-            )
+            scheduler = opened.enter_context(local)
         try:
             client = opened.enter_context(Client(scheduler, timeout=PATIENCE, set_as_default=False))
         except (OSError, ValueError) as error:

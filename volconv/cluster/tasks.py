@@ -8,9 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from volconv.budget import UNPACKING
 from volconv.region import Region
+from volconv.shapes import padded_interval
 from volconv.tiling import io_blocks
 
 if TYPE_CHECKING:
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
 
 #: Bytes of a task's input or output, whichever is more; a volume is cut into so many tasks, if they are not too small.
 MOST_BYTES = 256 << 20
-LEAST_BYTES = 16 << 20
-COUNT = 64
+LEAST_BYTES = 32 << 20
+COUNT = 32
 
 #: Edges that are tried along an axis.
 _EDGES = 64
@@ -66,7 +69,7 @@ class Tasks:
 
 
 def cut(source: VolumeInfo, target: VolumeInfo, params: Conv3dParams, grid: Triple) -> Tasks:
-    """The tasks for which least is read and computed twice.
+    """The tasks for which least is read, unpacked and computed twice.
 
     Parameters
     ----------
@@ -78,40 +81,49 @@ def cut(source: VolumeInfo, target: VolumeInfo, params: Conv3dParams, grid: Trip
     n, channels, *size = target.shape
     shape: Triple = (size[0], size[1], size[2])
     unit = target.access.chunk or (1, 1, 1, 1, 1)
-    strides = math.prod(params.stride)
-    each = max(channels * target.dtype.itemsize, strides * source.shape[1] * source.dtype.itemsize)
-    total = each * n * math.prod(shape)
-    most = max(LEAST_BYTES, min(MOST_BYTES, total // COUNT))
+    inputs = math.prod(params.stride) * source.shape[1] * source.dtype.itemsize
+    each = max(channels * target.dtype.itemsize, inputs)
+    most = max(LEAST_BYTES, min(MOST_BYTES, each * n * math.prod(shape) // COUNT))
     volumes = min(unit[0], n)
-
-    def edges(axis: int) -> list[tuple[int, float]]:
-        """Edges along an axis, and what is read and computed for each output there."""
-        step, whole = unit[2 + axis], shape[axis]
-        count = -(-whole // step)
-        found = sorted({-(-count // parts) for parts in range(1, count + 1)} if count < _EDGES else range(1, _EDGES))
-        return [(min(k * step, whole), _waste(min(k * step, whole), whole, grid[axis], params, axis)) for k in found]
-
-    best, best_price = tuple(min(edge, whole) for edge, whole in zip(unit[2:], shape, strict=True)), math.inf
-    for tried in itertools.product(*map(edges, range(3))):
-        box = tuple(edge for edge, _ in tried)
+    edges = [_edges(unit[2 + axis], shape[axis]) for axis in range(3)]
+    best, best_price = [min(edge, whole) for edge, whole in zip(unit[2:], shape, strict=True)], math.inf
+    for box in itertools.product(*edges):
         if volumes * math.prod(box) * each > most:
             continue
-        price = math.prod(waste for _, waste in tried)
+        read, unpacked = 1.0, 1.0
+        for axis, edge in enumerate(box):
+            piece = source.access.chunk[2 + axis] if source.access.packed and source.access.chunk else 1
+            how = params.effective_kernel[axis], params.stride[axis], params.padding_low[axis]
+            of_axis = _times_read(source.shape[2 + axis], shape[axis], edge, grid[axis], piece, how)
+            read, unpacked = read * of_axis[0], unpacked * of_axis[1]
+        price = read + UNPACKING * unpacked
         if price < best_price:
-            best, best_price = box, price
-    if best == shape:  # several volumes at once
+            best, best_price = list(box), price
+    if tuple(best) == shape:  # several volumes at once
         volumes = max(volumes, min(n, most // (each * math.prod(shape)) // unit[0] * unit[0]))
     return Tasks(target.shape, volumes, (best[0], best[1], best[2]))
 
 
-def _waste(edge: int, size: int, cell: int, params: Conv3dParams, axis: int) -> float:
-    """Inputs read along an axis for each that the outputs of tasks with this edge would need without halos."""
-    stride, halo = params.stride[axis], params.effective_kernel[axis] - params.stride[axis]
-    starts = range(0, size, edge)[:_SAMPLE]
-    read = outputs = 0
-    for start in starts:
-        stop = min(start + edge, size)
-        covered = min(-(-stop // cell) * cell, size) - start // cell * cell
-        read += covered * stride + max(0, halo)
-        outputs += stop - start
-    return read / (outputs * stride)
+def _edges(step: int, whole: int) -> list[int]:
+    """Edges that are tried along an axis: multiples of a step, of many those that make equal parts."""
+    count = -(-whole // step)
+    counts = range(1, _EDGES) if count >= _EDGES else {-(-count // parts) for parts in range(1, count + 1)}
+    return [min(k * step, whole) for k in sorted(counts)]
+
+
+@lru_cache(maxsize=4096)
+def _times_read(
+    size: int, outputs: int, edge: int, cell: int, piece: int, how: tuple[int, int, int]
+) -> tuple[float, float]:
+    """How often an input is read along an axis, and unpacked, for tasks with this edge, on the average."""
+    kernel, stride, low = how
+    read = unpacked = last = 0
+    for start in range(0, min(outputs, _SAMPLE * edge), edge):
+        stop = min(-(-min(start + edge, outputs) // cell) * cell, outputs)
+        first, end = padded_interval(start // cell * cell, stop, stride, kernel)
+        first, end = max(first - low, 0), min(end - low, size)
+        if first < end:
+            read += end - first
+            unpacked += (-(-end // piece) - first // piece) * piece
+            last = end
+    return read / max(1, last), unpacked / max(1, last)

@@ -166,13 +166,13 @@ def compute(work: Work, name: str, part: Region) -> Done:
         if volume.info.shape != work.shape or job.kernel.sha256 != work.kernel_sha256:
             what = f"input {' + '.join(volume.names)}" if volume.info.shape != work.shape else "kernel"
             raise ClusterError(f"a worker finds another {what} than the one that the run was planned for")
-        sink = SharedLevel(unfinished.image, work.number, work.target)
         ends = Ends(volume.info, work.target, None if labels is None else labels.info)
         plan = plan_part(job, ends, part, work.algorithm, work.threads, work.memory)
         assert plan.traffic is not None  # noqa: S101  # there are files at its ends
         for end, reading in ((volume, plan.traffic.source), (labels, plan.traffic.mask)):
             if end is not None:
                 end.expect(Reading(reading.in_turn, reading.cache, spool_folder(as_path(work.output))))
+        sink = SharedLevel(unfinished.image, work.number, work.target, plan.traffic.target_cache)
         outcome = run(plan, volume, sink, job.weight, job.bias, labels)
         sink.commit()
     done = Done(asdict(outcome.counts), sink.ranges.known(), outcome.halvings, peak_memory())

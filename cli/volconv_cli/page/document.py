@@ -243,6 +243,9 @@ def _time(facts: Facts) -> Html:
         facts("plan.predicted_seconds", spent),
     )
     parts = [said, " on a nominal machine."]
+    if facts["cluster"] is not None:
+        parts = [said, " for the first of ", facts("cluster.tasks", lambda n: counted(n, "task")), ". "]
+        parts += [facts("cluster.resumed", lambda n: counted(n, "task")), " had been done by a run before this one."]
     if facts["device"] is not None and facts["device.seconds"] is not None:
         parts += [" On the GPU, at the same time: copies there ", facts("device.seconds.upload", spent)]
         parts += [", kernels ", facts("device.seconds.compute", spent)]

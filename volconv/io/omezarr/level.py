@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -52,24 +52,59 @@ class LevelArray:
         Of its axes, some of TCZYX in this order.
     name : str
         For messages.
+
+    Attributes
+    ----------
+    cache_bytes : int
+        Memory for pieces that are kept until they are complete: one that is stored in parts is read, unpacked and
+        packed again for each.
     """
 
-    def __init__(self, array: Any, letters: str, name: str) -> None:
-        self._array, self._letters, self._name = array, letters, name
+    def __init__(self, array: Any, letters: str, name: str, cache_bytes: int = 0) -> None:
+        self._array, self._letters, self._name, self.cache_bytes = array, letters, name, cache_bytes
         self._shape = self._as_five(array.shape)
         self._unit = within(self._as_five(array.shards or array.chunks), self._shape)
+        self._kept: dict[Region, _Piece] = {}
 
     def write(self, region: Region, values: NDArray[Any]) -> None:
-        """Store the values of a region."""
-        parts = [piece & region for piece in pieces(region, self._unit, self._shape)]
-        count = at_a_time(self._unit, values.dtype.itemsize)
+        """Store the values of a region, each once."""
+        stored = []
+        for piece in pieces(region, self._unit, self._shape):
+            part = piece & region
+            block = values[part.within(region).slices]
+            if part == piece or math.prod(self._unit) * values.dtype.itemsize > self.cache_bytes:
+                stored.append((part, block))
+                continue
+            kept = self._kept.setdefault(piece, _Piece(np.empty(piece.shape, values.dtype), []))
+            kept.values[part.within(piece).slices] = block
+            kept.parts.append(part)
+            if sum(math.prod(one.shape) for one in kept.parts) == kept.values.size:
+                stored.append((piece, self._kept.pop(piece).values))
+        self._store(stored)
+        while sum(kept.values.nbytes for kept in self._kept.values()) > self.cache_bytes:
+            self._store_parts(next(iter(self._kept)))
+
+    def flush(self) -> None:
+        """Store what is kept."""
+        for piece in list(self._kept):
+            self._store_parts(piece)
+
+    def _store_parts(self, piece: Region) -> None:
+        kept = self._kept.pop(piece)
+        for part in kept.parts:  # of one piece: one after the other
+            self._store([(part, kept.values[part.within(piece).slices])])
+
+    def _store(self, parts: list[tuple[Region, NDArray[Any]]]) -> None:
+        """Store values of parts of different pieces, some at a time."""
+        count = at_a_time(self._unit, self._array.dtype.itemsize)
         asynchronous = self._array.async_array
         for first in range(0, len(parts), count):
-            calls = []
-            for part in parts[first : first + count]:
-                block = values[part.within(region).slices]
-                held = block.reshape(in_file(part.shape, self._letters))
-                calls.append(asynchronous.setitem(in_file(part.slices, self._letters), held))
+            calls = [
+                asynchronous.setitem(
+                    in_file(part.slices, self._letters), values.reshape(in_file(part.shape, self._letters))
+                )
+                for part, values in parts[first : first + count]
+            ]
             with writing(self._name):
                 together(calls)
 
@@ -85,6 +120,13 @@ class LevelArray:
         found = dict(zip(self._letters, sizes, strict=True))
         n, c, d, h, w = (int(found.get(letter, 1)) for letter in "TCZYX")
         return n, c, d, h, w
+
+
+class _Piece(NamedTuple):
+    """A piece that is kept, and which parts of it are there."""
+
+    values: NDArray[Any]
+    parts: list[Region]
 
 
 class Ranges:
@@ -127,6 +169,8 @@ class SharedLevel(NewVolume):
     number : int
     info : VolumeInfo
         Of the level.
+    cache_bytes : int
+        As :class:`LevelArray` has it.
 
     Raises
     ------
@@ -134,7 +178,7 @@ class SharedLevel(NewVolume):
         It cannot be written.
     """
 
-    def __init__(self, image: Path, number: int, info: VolumeInfo) -> None:
+    def __init__(self, image: Path, number: int, info: VolumeInfo, cache_bytes: int = 0) -> None:
         self.info = info
         self.ranges = Ranges(info.shape[1])
         self._image = image
@@ -142,7 +186,7 @@ class SharedLevel(NewVolume):
         load_zarr(str(image), WriteError)
         with writing(str(image)):
             array = opened_array(opened_store(image, WriteError, read_only=False), str(number))
-        self._array = LevelArray(array, info.axes, str(image))
+        self._array = LevelArray(array, info.axes, str(image), cache_bytes)
 
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Store the values of a region."""
@@ -153,6 +197,7 @@ class SharedLevel(NewVolume):
 
     def commit(self) -> None:
         """Bring what was written to the disk."""
+        self._array.flush()
         if not isinstance(self._image, Url):
             for region in self._regions:
                 self._array.sync(self._image, region)

@@ -156,6 +156,7 @@ class ZarrSink(NewVolume):
 
     def last_level(self) -> ZarrSource:
         """The last level that was made, complete by now, to be read."""
+        self._levels[-1][0].flush()
         return open_level(self._where, self.attributes, len(self._levels) - 1)
 
     def add_level(self, shape: Index5, geometry: Geometry) -> LevelSink:
@@ -168,6 +169,7 @@ class ZarrSink(NewVolume):
         if self._done:
             return
         try:
+            self._levels[-1][0].flush()
             with writing(self._name):
                 zarr = load_zarr(self._name, WriteError)
                 group = zarr.open_group(self._store, mode="r+", zarr_format=_zarr_format(self._layout))
@@ -224,7 +226,8 @@ class ZarrSink(NewVolume):
                 if self._unfinished is None:
                     raise
                 array = opened_array(self._store, path)
-        self._levels.append((LevelArray(array, layout.letters, self._name), geometry))
+        level = LevelArray(array, layout.letters, self._name, self._request.cache_bytes or 0)
+        self._levels.append((level, geometry))
 
 
 class LevelSink(NewVolume):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.errors import WriteError
 from volconv.io.formats import Url
-from volconv.io.omezarr.store import NEEDED, load_zarr, one_line, writing
+from volconv.io.omezarr.store import NEEDED, load_zarr, one_line, opened_store, together, writing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,6 +87,13 @@ class Unfinished:
             self._system.pipe_file(f"{self._at}/done/{name}.json", json.dumps(told).encode())
 
     def remove(self) -> None:
-        """Remove all of it."""
+        """Remove the marks, and what of the image lies there."""
         with writing(str(self.root)):
             self._system.rm(self._at, recursive=True)
+
+    def discard(self) -> None:
+        """Remove the marks and the image."""
+        self.remove()
+        if isinstance(self.image, Url):
+            with writing(str(self.image)):
+                together([opened_store(self.image, WriteError, read_only=False).delete_dir("")])
