@@ -82,16 +82,16 @@ main()
 FILLING = """
 import os, sys
 from pathlib import Path
-import volconv.functional
+import volconv.making
 from volconv_cli.main import main
-left, begun = int(sys.argv.pop(1)), volconv.functional.run
+left, begun = int(sys.argv.pop(1)), volconv.making.run
 
 def filling(*arguments, **options):
     disk = os.statvfs(".")
     Path("theirs").write_bytes(bytes(disk.f_bavail * disk.f_frsize - left))
     return begun(*arguments, **options)
 
-volconv.functional.run = filling
+volconv.making.run = filling
 main()
 """
 

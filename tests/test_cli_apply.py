@@ -599,7 +599,7 @@ def test_what_stops_a_run_half_way_leaves_no_trace(capsys, monkeypatch, error, c
         sink.write(plan.blocks[0], np.zeros(plan.blocks[0].shape, sink.info.dtype))
         raise error
 
-    monkeypatch.setattr("volconv.functional.run", stop)
+    monkeypatch.setattr("volconv.making.run", stop)
     volconv("apply", "in.nii", "-k", "box:size=3", "-o", "out.nii", "-f", code=code)
     err = capsys.readouterr().err.removeprefix("\n")  # click leaves the terminal's line with ^C first
     assert err.count("\n") == 1

@@ -65,6 +65,9 @@ def test_every_key(tmp_path):
         mkdir = true
         pyramid = true
         jobs = 2
+        workers = 2
+        scheduler = "tcp://host:8786"
+        resume = true
         fail-fast = true
         quiet = true
         verbose = false
@@ -95,6 +98,9 @@ def test_every_key(tmp_path):
         "allow-tf32": True,
         "threads": "4",
         "memory": "512M",
+        "workers": "2",
+        "scheduler": "tcp://host:8786",
+        "resume": True,
         "output": f"{tmp_path}/out/{{stem}}/",
         "axes": "XYZC",
         "spacing": "1,0.5,0.5um",

@@ -319,7 +319,7 @@ def test_a_file_that_may_not_be_written_can_be_replaced(tmp_path):
 # --- others who are at the same files
 
 
-def meanwhile(folder, arguments, action, *, where="volconv.functional.run", when="before"):
+def meanwhile(folder, arguments, action, *, where="volconv.making.run", when="before"):
     """Start the command, do something once it gets to a function, and let it go on; exit code and what it said."""
     with start(folder, where, when, *arguments, program=STAYING) as process:
         assert process.stdout.readline() == "there\n"

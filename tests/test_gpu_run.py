@@ -43,7 +43,8 @@ def devices(tmp_path, monkeypatch):
             opened.append(DelayedDevice())
         return opened[-1] if plan.device_memory is not None else None
 
-    monkeypatch.setattr("volconv.functional.open_device", open_device)
+    for module in ("functional", "making"):
+        monkeypatch.setattr(f"volconv.{module}.open_device", open_device)
     return opened
 
 
@@ -152,7 +153,8 @@ def test_a_complex_volume():
 
 def test_tf32_is_for_those_who_ask(monkeypatch, capfd):
     asked = []
-    monkeypatch.setattr("volconv.functional.open_device", lambda plan, *, allow_tf32: asked.append(allow_tf32))  # noqa: ARG005
+    for module in ("functional", "making"):
+        monkeypatch.setattr(f"volconv.{module}.open_device", lambda plan, *, allow_tf32: asked.append(allow_tf32))  # noqa: ARG005
     make_nifti("in.nii", noise((9, 10, 11)))
     line = ["apply", "in.nii", "-k", "box:size=3", "-o", "out.nii"]
     command(*line, "--allow-tf32")
@@ -175,7 +177,8 @@ def failing(monkeypatch, fails):
         opened.append(DelayedDevice(fails))
         return opened[-1]
 
-    monkeypatch.setattr("volconv.functional.open_device", open_device)
+    for module in ("functional", "making"):
+        monkeypatch.setattr(f"volconv.{module}.open_device", open_device)
     return opened
 
 

@@ -144,7 +144,7 @@ def test_bits_do_not_depend_on_memory():
 #: A run that may have so many more bytes of addresses than the process has when it begins.
 LIMITED = """
 import resource, sys
-import volconv.functional
+import volconv.making
 from volconv_cli.main import main
 
 def limited(*everything):
@@ -152,7 +152,7 @@ def limited(*everything):
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + int(sys.argv[1]),) * 2)
     return run(*everything)
 
-run, volconv.functional.run = volconv.functional.run, limited
+run, volconv.making.run = volconv.making.run, limited
 main(sys.argv[2:])
 """
 

@@ -83,7 +83,7 @@ def test_a_signal_ends_the_run_and_removes_what_is_unfinished(tmp_path, number, 
 MOMENTS = {
     "before the temporary file": ("volconv.functional.create_volume", "before", {143}),
     "while it is made": ("pathlib.Path.open", "after", {143}),
-    "before the voxels": ("volconv.functional.run", "before", {143}),
+    "before the voxels": ("volconv.making.run", "before", {143}),
     "while they are brought to the disk": ("os.fsync", "before", {143}),
     "before the file is put in place": ("os.link", "before", {0, 143}),
     "just after": ("os.link", "after", {0, 143}),
@@ -135,7 +135,7 @@ def test_a_second_signal_does_not_wait(tmp_path, number):
 def test_a_signal_that_is_ignored_stays_so(tmp_path):
     """As under nohup."""
     noisy_nifti(tmp_path / "in.nii")
-    arguments = ("volconv.functional.run", "before", "apply", "in.nii", "-k", "box:size=3", "-o", "o.nii", "-q")
+    arguments = ("volconv.making.run", "before", "apply", "in.nii", "-k", "box:size=3", "-o", "o.nii", "-q")
 
     def ignore():
         signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from volconv.difference import diff
     from volconv.errors import (
         BackendError,
+        ClusterError,
         ConfigError,
         DtypeError,
         OutOfMemoryError,
@@ -35,6 +36,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Conv3d": "module",
     "BackendError": "errors",
+    "ClusterError": "errors",
     "ConfigError": "errors",
     "DtypeError": "errors",
     "Geometry": "geometry",
@@ -58,6 +60,7 @@ _HOMES = {
 
 __all__ = [
     "BackendError",
+    "ClusterError",
     "ConfigError",
     "Conv3d",
     "DtypeError",

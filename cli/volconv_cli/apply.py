@@ -139,7 +139,7 @@ def command(
       volconv apply sub-*.nii.gz --config smooth.toml -o 'o/{name}' --mkdir -j 4
       volconv apply --stack t1.nii.gz t2.nii.gz -k unet2.npz:weight -o f.nii
       volconv apply cells.tif -k box:size=3 --spacing 1,0.5,0.5um -o mean.tif -n
-      volconv apply s3://b/x.zarr -k log:sigma=2um --workers 8 -o s3://b/y.zarr
+      volconv apply cells.tif -k box:size=3 --workers 2 -o mean.zarr
 
     INPUT is a NIfTI or MGH file, HDF5 (file.h5 or file.h5:/dataset), a TIFF stack (file.ome.tif:1 for its second
     series), or a folder or quoted pattern of TIFF slices; "-" reads names of inputs from stdin, one a line or as

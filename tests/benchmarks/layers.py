@@ -76,7 +76,7 @@ def with_algorithm(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, str]:
         plans.append(make_plan(*arguments, **options))
         return plans[-1]
 
-    with patch("volconv.functional.make_plan", watched):
+    with patch("volconv.backends.make_plan", watched):
         result = call()
     return result, plans[-1].algorithm
 
