@@ -51,7 +51,7 @@ def times_covered(shape, boxes):
 @given(convolutions(), boxes, st.integers(1, 3))
 def test_blocks_cover_the_output_once(convolution, box, volumes):
     _, shape, _ = convolution
-    blocks = io_blocks(Region.whole(shape), volumes, box)
+    blocks = list(io_blocks(Region.whole(shape), volumes, box))
     assert (times_covered(shape, [block.slices for block in blocks]) == 1).all()
     assert all(n <= b for block in blocks for n, b in zip(block.shape[2:], box, strict=True))
     assert max(block.shape[0] for block in blocks) == min(volumes, shape[0])
@@ -64,7 +64,7 @@ def test_a_column_is_gone_through_along_d():
 
 
 def test_no_volumes_are_no_blocks():
-    assert io_blocks(Region.whole((0, 1, 5, 5, 5)), 1, (2, 2, 2)) == []
+    assert list(io_blocks(Region.whole((0, 1, 5, 5, 5)), 1, (2, 2, 2))) == []
 
 
 @settings(deadline=None)
@@ -72,7 +72,7 @@ def test_no_volumes_are_no_blocks():
 def test_halved_blocks_lie_on_the_grid_and_cover_the_same(convolution, box):
     _, shape, grid = convolution
     on_grid = tuple(max(cell, n // cell * cell) for n, cell in zip(box, grid, strict=True))
-    blocks = io_blocks(Region.whole(shape), 2, on_grid)
+    blocks = list(io_blocks(Region.whole(shape), 2, on_grid))
     for _ in range(16):
         parts = [part for block in blocks for part in halved(block, grid)]
         assert (times_covered(shape, [part.slices for part in parts]) == 1).all()

@@ -265,13 +265,13 @@ def make_plan(
         found, held = device_cut(problem, plan, ends, memory, device_memory)
     else:
         found, held = cut(problem, plan, ends, memory), None
-    blocks = io_blocks(outputs, found.volumes, found.box)
+    blocks = tuple(io_blocks(outputs, found.volumes, found.box))
     return replace(
         plan,
         threads=found.threads,
         item_groups=found.item_groups,
         item_box=found.item_box,
-        blocks=tuple(blocks),
+        blocks=blocks,
         copies=found.copies,
         memory=None if ends.source.access.in_memory else found.memory,
         device_memory=held,

@@ -49,8 +49,8 @@ class Item(NamedTuple):
     stop: Triple
 
 
-def io_blocks(outputs: Region, volumes: int, box: Triple) -> list[Region]:
-    """Regions of the output that are read, computed and written in turn, of all channels.
+def io_blocks(outputs: Region, volumes: int, box: Triple) -> Iterator[Region]:
+    """Regions of the output that are read, computed and written in turn, of all channels; there may be millions.
 
     Those that are cut apart along H and W alone follow each other last: a column is gone through along D, so that what
     a block shares with the one before it is most of its halo.
@@ -73,10 +73,10 @@ def io_blocks(outputs: Region, volumes: int, box: Triple) -> list[Region]:
         [(at, min(at + step, last)) for at in range(first, last, step)]
         for first, last, step in zip(outputs.start, outputs.stop, (volumes, outputs.shape[1], *box), strict=True)
     )
-    return [
+    return (
         Region((v[0], c[0], z[0], y[0], x[0]), (v[1], c[1], z[1], y[1], x[1]))
         for v, c, y, x, z in itertools.product(n, channels, h, w, d)
-    ]
+    )
 
 
 def halved(block: Region, grid: Triple) -> list[Region]:

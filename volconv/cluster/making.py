@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from volconv.cluster.scheduler import connected, results
 from volconv.cluster.tasks import Tasks, cut
-from volconv.cluster.work import DASK_BYTES, Done, Finer, Inputs, Work, plan_part
+from volconv.cluster.work import DASK_BYTES, Done, Finer, Inputs, Work, marked, plan_part
 from volconv.cuts import Ends
 from volconv.engines import get_engine
 from volconv.engines.factors import find_factors
-from volconv.epilogue import Counts
 from volconv.errors import OutputExistsError, ParameterError, WriteError
 from volconv.io.formats import as_path
 from volconv.io.omezarr.unfinished import Unfinished
@@ -118,13 +117,15 @@ class ManyProcesses:
                     f"{self._output}: a run that did not finish it left {unfinished.root}",
                     hint=f"--resume (resume=True) goes on with it; or {remove}",
                 )
-            other = differences(begun.get("note"), self._note)
+            note = begun.get("note")
+            other = differences(note if isinstance(note, str) else None, self._note)
             if not other and begun.get("files") != stamps(self._volume.names):
                 other = ("its input changed since",)
             if other:
                 why = f"{self._output}: the run that did not finish it was another one: {', '.join(other)}"
                 raise OutputExistsError(why, hint=remove)
-            self._before = {name: Done(**told) for name, told in unfinished.done().items()}
+            told = {name: marked(mark) for name, mark in unfinished.done().items()}
+            self._before = {name: done for name, done in told.items() if done is not None}
         _, first = next(iter(self._tasks))
         cluster = self._cluster
         return ClusterReport(cluster.workers, cluster.scheduler, len(self._tasks), first.shape, len(self._before))
@@ -170,7 +171,7 @@ class ManyProcesses:
         source = Inputs(volume.names, dict(volume.reading), self._mask)
         work = self._work(source, self._options, self._job, self._ends, self.plan.algorithm, 0)
         for part, done in self._level(work, self._tasks):
-            outcome.counts += Counts(**done.counts)
+            outcome.counts += done.counts
             sink.ranges.merge(done.ranges)
             voxels += math.prod(part.shape)
             if progress is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from volconv.budget import UNPACKING
@@ -85,21 +84,22 @@ def cut(source: VolumeInfo, target: VolumeInfo, params: Conv3dParams, grid: Trip
     each = max(channels * target.dtype.itemsize, inputs)
     most = max(LEAST_BYTES, min(MOST_BYTES, each * n * math.prod(shape) // COUNT))
     volumes = min(unit[0], n)
-    edges = [_edges(unit[2 + axis], shape[axis]) for axis in range(3)]
-    best, best_price = [min(edge, whole) for edge, whole in zip(unit[2:], shape, strict=True)], math.inf
-    for box in itertools.product(*edges):
-        if volumes * math.prod(box) * each > most:
+    piece = source.access.chunk if source.access.packed and source.access.chunk else (1, 1, 1, 1, 1)
+    best, best_price = tuple(min(edge, whole) for edge, whole in zip(unit[2:], shape, strict=True)), math.inf
+    tried = []
+    for axis in range(3):
+        how = params.effective_kernel[axis], params.stride[axis], params.padding_low[axis]
+        sizes = source.shape[2 + axis], shape[axis], grid[axis], piece[2 + axis]
+        tried.append([(edge, *_times_read(edge, *sizes, *how)) for edge in _edges(unit[2 + axis], shape[axis])])
+    room = most // (volumes * each)
+    for (d, *of_d), (h, *of_h), (w, *of_w) in itertools.product(*tried):
+        if d * h * w > room:
             continue
-        read, unpacked = 1.0, 1.0
-        for axis, edge in enumerate(box):
-            piece = source.access.chunk[2 + axis] if source.access.packed and source.access.chunk else 1
-            how = params.effective_kernel[axis], params.stride[axis], params.padding_low[axis]
-            of_axis = _times_read(source.shape[2 + axis], shape[axis], edge, grid[axis], piece, how)
-            read, unpacked = read * of_axis[0], unpacked * of_axis[1]
+        read, unpacked = (a * b * c for a, b, c in zip(of_d, of_h, of_w, strict=True))
         price = read + UNPACKING * unpacked
         if price < best_price:
-            best, best_price = list(box), price
-    if tuple(best) == shape:  # several volumes at once
+            best, best_price = (d, h, w), price
+    if best == shape:  # several volumes at once
         volumes = max(volumes, min(n, most // (each * math.prod(shape)) // unit[0] * unit[0]))
     return Tasks(target.shape, volumes, (best[0], best[1], best[2]))
 
@@ -111,12 +111,10 @@ def _edges(step: int, whole: int) -> list[int]:
     return [min(k * step, whole) for k in sorted(counts)]
 
 
-@lru_cache(maxsize=4096)
 def _times_read(
-    size: int, outputs: int, edge: int, cell: int, piece: int, how: tuple[int, int, int]
+    edge: int, size: int, outputs: int, cell: int, piece: int, kernel: int, stride: int, low: int
 ) -> tuple[float, float]:
     """How often an input is read along an axis, and unpacked, for tasks with this edge, on the average."""
-    kernel, stride, low = how
     read = unpacked = last = 0
     for start in range(0, min(outputs, _SAMPLE * edge), edge):
         stop = min(-(-min(start + edge, outputs) // cell) * cell, outputs)

@@ -6,12 +6,14 @@ It opens source and target by itself: names and numbers come to it, and no voxel
 from __future__ import annotations
 
 import contextlib
+import operator
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from volconv import __version__
 from volconv.cuts import Ends
 from volconv.engines.factors import find_factors
+from volconv.epilogue import Counts
 from volconv.errors import ClusterError
 from volconv.io import open_stack, open_volume
 from volconv.io.formats import as_path
@@ -132,12 +134,26 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What a worker tells of a task: counts as :class:`volconv.epilogue.Counts` has them, and the most it held."""
+    """What a worker tells of a task: values that are worth a word, ranges of channels, and the most that it held."""
 
-    counts: Mapping[str, int]
+    counts: Counts
     ranges: list[tuple[float, float] | None]
     halvings: int
     peak_memory: int
+
+
+def marked(told: Any) -> Done | None:
+    """What a mark says, as JSON has it; None where that makes no sense.
+
+    >>> marked({"counts": {}, "ranges": [None, [1, 2]], "halvings": 0, "peak_memory": 9})
+    Done(counts=Counts(saturated=0, not_a_number=0, non_finite=0), ranges=[None, (1, 2)], halvings=0, peak_memory=9)
+    """
+    try:
+        counts = Counts(**{name: operator.index(count) for name, count in told["counts"].items()})
+        ranges = [None if pair is None else (pair[0] + 0, pair[1] + 0) for pair in told["ranges"]]
+        return Done(counts, ranges, operator.index(told["halvings"]), operator.index(told["peak_memory"]))
+    except (TypeError, ValueError, LookupError, AttributeError):
+        return None
 
 
 def compute(work: Work, name: str, part: Region) -> Done:
@@ -175,7 +191,7 @@ def compute(work: Work, name: str, part: Region) -> Done:
         sink = SharedLevel(unfinished.image, work.number, work.target, plan.traffic.target_cache)
         outcome = run(plan, volume, sink, job.weight, job.bias, labels)
         sink.commit()
-    done = Done(asdict(outcome.counts), sink.ranges.known(), outcome.halvings, peak_memory())
+    done = Done(outcome.counts, sink.ranges.known(), outcome.halvings, peak_memory())
     unfinished.mark(name, asdict(done))
     return done
 
