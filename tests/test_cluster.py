@@ -394,11 +394,18 @@ def test_a_worker_that_sees_something_else(monkeypatch):
     assert names(".") == ["a.zarr", "k.npy"]
 
 
+ADDRESSES = ("", "nonsense", "tcp://", "udp://host:1", "tcp://host", "tcp://host:port")
+
+
 @pytest.mark.parametrize(
     ("how", "said"),
     [
         ({"resume": True}, "resume must go with workers or a scheduler (got neither)"),
         ({"workers": 2, "scheduler": "tcp://a:1"}, "give either workers or a scheduler (got workers=2"),
+        *(
+            ({"scheduler": at}, f"scheduler must be an address such as tcp://host:8786 (got '{at}')")
+            for at in ADDRESSES
+        ),
         ({"workers": 0}, "workers must be an integer of at least 1 (got 0)"),
         ({"workers": 2, "backend": "cupy"}, "backend must be numpy with workers or a scheduler (got 'cupy')"),
         ({"workers": 2, "memory": "10M"}, "memory must be at least 120M"),

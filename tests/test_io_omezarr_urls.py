@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -104,53 +102,6 @@ def test_urls_that_nobody_knows(capsys):
 
 
 # --- a real object store
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """moto's server on a free port of the loopback, and a bucket in it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    log = tmp_path_factory.mktemp("moto") / "log"
-    with log.open("wb") as out:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        process = subprocess.Popen(command, stdout=out, stderr=out)
-    settings = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    try:
-        for _ in range(200):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield settings
-    finally:
-        process.terminate()
-        process.wait()
-
-
-@pytest.fixture(scope="module")
-def store(server):
-    """A client of the server for this process: one, as fsspec keeps it."""
-    import s3fs
-
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in server.items():
-            patch.setenv(name, value)
-        yield s3fs.S3FileSystem()
-
-
-@pytest.fixture
-def bucket(store):
-    """URL of an empty bucket, for this process and those that it starts."""
-    name = f"bucket-{os.urandom(4).hex()}"
-    store.mkdir(name)
-    return f"s3://{name}"
 
 
 @pytest.mark.slow

@@ -170,6 +170,7 @@ def command(
         raise click.UsageError("--workers compute one file at a time: leave out --jobs")
     if options["workers"] is not None or options["scheduler"] is not None:
         signals.remark = "; --resume goes on"
+        signals.hush_children()
     tasks = name_outputs(_listed(inputs), str(output), stack=options.pop("stack"))
     return _run(ctx, tasks, **options)
 

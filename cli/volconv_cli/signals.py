@@ -36,6 +36,12 @@ def end_at_signals() -> None:
     threading.Thread(target=_wait, args=(reader,), name="volconv-signals", daemon=True).start()
 
 
+def hush_children() -> None:
+    """Keep what Python starts beside worker processes from complaining of what they leave, which it removes."""
+    ours = "ignore:resource_tracker:UserWarning"
+    os.environ["PYTHONWARNINGS"] = ",".join(filter(None, (os.environ.get("PYTHONWARNINGS"), ours)))
+
+
 def _do_nothing(*_: object) -> None:
     """Python asks for a handler; the thread reads the number of the signal from the pipe."""
 

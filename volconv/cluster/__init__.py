@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from volconv.cluster.scheduler import check_installed
@@ -10,6 +11,9 @@ from volconv.engines.cpu.workers import thread_count
 from volconv.errors import ParameterError
 from volconv.memory import LIBRARIES, default_memory, parse_memory
 from volconv.params import parse_integer
+
+#: What Dask takes for an address.
+_ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[^/\s]+:\d{1,5}")
 
 
 def parse_cluster(
@@ -38,6 +42,8 @@ def parse_cluster(
         return None
     if scheduler is not None and workers is not None:
         raise ParameterError(f"give either workers or a scheduler (got workers={workers}, scheduler={scheduler!r})")
+    if scheduler is not None and not _ADDRESS.fullmatch(scheduler):
+        raise ParameterError(f"scheduler must be an address such as tcp://host:8786 (got {scheduler!r})")
     if backend == "cupy":
         raise ParameterError("backend must be numpy with workers or a scheduler (got 'cupy')", hint="leave it out")
     check_installed()

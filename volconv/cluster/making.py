@@ -238,7 +238,7 @@ class ManyProcesses:
         def named() -> Iterator[tuple[str, Region]]:
             return ((f"{work.number}-{number:08d}", part) for number, part in tasks)
 
-        told = ((part, before[name]) for name, part in named() if name in before)
+        told = ((part, before[name]) for name, part in (named() if before else ()) if name in before)
         left = ((name, part) for name, part in named() if name not in before)
         for part, done in chain(told, results(self._client, work, left)):
             self._halvings += done.halvings

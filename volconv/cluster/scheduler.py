@@ -60,8 +60,11 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
     check_installed()
     import dask
     from distributed import Client, LocalCluster, Security
+    from distributed.utils import silence_logging_cmgr
 
     with contextlib.ExitStack() as opened:
+        # What went wrong is told once, by an error.
+        opened.enter_context(silence_logging_cmgr(logging.CRITICAL + 1))
         if scheduler is None:
             # Threads and memory are volconv's own, so that Dask's settings for both are left out: its allocator would
             # clear the same pages again and again. Nobody else on this machine has the certificate.
