@@ -220,7 +220,7 @@ def cluster():
         port = probe.getsockname()[1]
     address, dask = f"tcp://127.0.0.1:{port}", [sys.executable, "-m", "dask"]
     started = [
-        subprocess.Popen([*dask, *line.split()], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.Popen([*dask, *line.split()], cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         for line in (
             f"scheduler --host 127.0.0.1 --port {port} --no-dashboard",
             f"worker {address} --nthreads 2 --memory-limit 2GiB --no-dashboard",
@@ -248,6 +248,8 @@ def test_workers_of_a_scheduler(cluster):
     address, _ = cluster
     run("far.zarr", "--scheduler", address, "--pyramid")
     assert_same_image("one.zarr", "far.zarr")
+    np.savez("k.npz", k=np.ones((3, 3, 3)))
+    run("k.zarr", "--scheduler", address, "-k", "k.npz:k", "--mask", "a.zarr:0", "--outside", "0")
 
 
 def test_a_scheduler_forgets_a_run_that_is_ended(cluster):

@@ -273,19 +273,21 @@ class HostBudget:
         """The box with this plane that has most outputs along D, up to a block's size."""
         depth, (cell, together) = self._size[0], self._unit(0)
 
-        def held(d: int) -> int:
-            return self._of_block(1, (min(d, depth), height, width), copies, keep=keep)
-
         thick = HALOS * (self._params.effective_kernel[0] - self._params.stride[0]) // self._params.stride[0]
         # The halo of a slab is kept, that of a box is not: the larger it is the better.
         share = self.block_bytes if keep and (height, width) == self._size[1:] else 4 * self.block_bytes
-        most = min(room, max(copies * share, held(max(1, thick))))
+
+        def fits(d: int) -> bool:
+            box = min(d, depth), height, width
+            small = d <= thick or sum(self._of_copy(1, box)) <= share
+            return (small or d == cell) and self._of_block(1, box, copies, keep=keep) <= room
+
         # Pieces of the target that are complete are not kept.
         for step in (together, cell):
             low, high = 0, -(-depth // step)
             while low < high:
                 middle = -(-(low + high) // 2)
-                if held(middle * step) <= most:
+                if fits(middle * step):
                     low = middle
                 else:
                     high = middle - 1

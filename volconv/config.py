@@ -61,7 +61,7 @@ def load_config(path: str | Path) -> dict[str, Any]:
         option = kind.read(value)
         if option is None:
             raise ConfigError(f"{path}: {key} must be {kind.expected} (got {_shown(value)})")
-        options[key] = _moved(option, kind.place, path.parent)
+        options[key] = moved(option, kind.place, path.parent)
     return options
 
 
@@ -86,7 +86,7 @@ def dump_config(options: Mapping[str, Any]) -> str:
     for key, kind in KEYS.items():
         value = options.get(key)
         if value is not None:
-            said[key] = kind.write(_moved(value, kind.place, Path.cwd()))
+            said[key] = kind.write(moved(value, kind.place, Path.cwd()))
     return tomli_w.dumps(said)
 
 
@@ -106,8 +106,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         ) from error
 
 
-def _moved(value: Any, place: str, folder: Path) -> Any:
-    """A path seen from ``folder`` as seen from the working folder; anything that is no path as it is."""
+def moved(value: Any, place: str, folder: Path) -> Any:
+    """A path seen from ``folder`` as seen from the working folder; anything that is no path as it is.
+
+    Parameters
+    ----------
+    value : object
+    place : {"path", "weights", "none"}
+        Whether text is a path, or may begin with one as :func:`volconv.kernels.load_kernel` has it, or neither.
+    folder : Path
+    """
     if not isinstance(value, str) or place == "none" or (place != "weights" and isinstance(as_path(value), Url)):
         return value
     file, key = (split_file_spec(value, folder) or (None, None)) if place == "weights" else (value, None)

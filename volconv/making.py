@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from volconv.job import Job
     from volconv.pipeline import Outcome
     from volconv.plan import Plan
+    from volconv.traffic import FileReading
 
 
 class Made(NamedTuple):
@@ -105,11 +106,8 @@ class OneProcess:
     @contextmanager
     def begun(self, spools: Path) -> Iterator[None]:
         """Prepare the files that are read; temporary ones lie in a folder."""
-        traffic = self.plan.traffic
-        assert traffic is not None  # noqa: S101  # there are files at its ends
-        for end, reading in ((self._volume, traffic.source), (self._labels, traffic.mask)):
-            if end is not None:
-                end.expect(Reading(reading.in_turn, reading.cache, spools))
+        for end, reading in self._read_ends():
+            end.expect(Reading(reading.in_turn, reading.cache, spools))
         yield
 
     def run(self, sink: NewVolume, *, pyramid: bool, progress: Callable[[int, int], None] | None) -> Made:
@@ -127,6 +125,18 @@ class OneProcess:
             self._placed.fallback,
         )
         computed = perf_counter()
+        if pyramid:  # of which memory is counted anew
+            for end, reading in self._read_ends():
+                if reading.cache:
+                    end.expect(Reading())
         levels = add_levels(sink, partial(make_level, **self._bounds)) if pyramid else 1
         told = None if device is None else DeviceReport(device.name, outcome.device_seconds, outcome.fell_back)
         return Made(outcome, peak_memory(), levels, perf_counter() - computed, told)
+
+    def _read_ends(self) -> Iterator[tuple[OpenVolume, FileReading]]:
+        """The files that are read, and how."""
+        traffic = self.plan.traffic
+        assert traffic is not None  # noqa: S101  # there are files at its ends
+        yield self._volume, traffic.source
+        if self._labels is not None:
+            yield self._labels, traffic.mask

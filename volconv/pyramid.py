@@ -12,6 +12,7 @@ from volconv.engines.factors import find_factors
 from volconv.errors import OutOfMemoryError, ParameterError
 from volconv.io import output_format
 from volconv.io.formats import ZARR
+from volconv.io.volume import Reading
 from volconv.job import resolve_job
 from volconv.memory import parse_memory
 from volconv.pipeline import run
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable
 
-    from volconv.io import NewVolume, OpenVolume, VolumeInfo
+    from volconv.io import OpenVolume, VolumeInfo
+    from volconv.io.omezarr.sink import LevelSink
     from volconv.job import Job
     from volconv.params import Triple
     from volconv.plan import Plan
@@ -153,10 +155,13 @@ def _job(info: VolumeInfo, stride: Triple) -> Job:
 
 
 def make_level(
-    job: Job, level: OpenVolume, coarser: NewVolume, *, threads: int | None = None, memory: str | int | None = None
+    job: Job, level: OpenVolume, coarser: LevelSink, *, threads: int | None = None, memory: str | int | None = None
 ) -> None:
     """Have this process make a level of another."""
     plan = plan_level(job, level.info, coarser.info, threads=threads, memory=memory)
+    assert plan.traffic is not None  # noqa: S101  # both are in files
+    level.expect(Reading(cache_bytes=plan.traffic.source.cache))
+    coarser.keep(plan.traffic.target_cache)
     run(plan, level, coarser, job.weight, job.bias)
 
 

@@ -6,12 +6,14 @@ import math
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from volconv.cluster.scheduler import connected, results
 from volconv.cluster.tasks import Tasks, cut
 from volconv.cluster.work import DASK_BYTES, Done, Finer, Inputs, Work, marked, plan_part
+from volconv.config import moved
 from volconv.cuts import Ends
 from volconv.engines import get_engine
 from volconv.engines.factors import find_factors
@@ -27,7 +29,6 @@ from volconv.report import ClusterReport, peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from distributed import Client
 
@@ -168,8 +169,10 @@ class ManyProcesses:
         started, outcome = perf_counter(), Outcome()
         volume, itemsize = self._volume, sink.info.dtype.itemsize
         voxels, total = 0, math.prod(sink.info.shape)
-        source = Inputs(volume.names, dict(volume.reading), self._mask)
-        work = self._work(source, self._options, self._job, self._ends, self.plan.algorithm, 0)
+        names = tuple(self._there(name) for name in volume.names)
+        source = Inputs(names, dict(volume.reading), self._mask and self._there(self._mask))
+        files = {key: self._there(self._options[key], "weights") for key in ("kernel", "bias")}
+        work = self._work(source, {**self._options, **files}, self._job, self._ends, self.plan.algorithm, 0)
         for part, done in self._level(work, self._tasks):
             outcome.counts += done.counts
             sink.ranges.merge(done.ranges)
@@ -181,7 +184,7 @@ class ManyProcesses:
         def make(job: Job, finer: OpenVolume, coarser: Any) -> None:
             ends, options = Ends(finer.info, coarser.info), level_options(job.params.stride)
             algorithm = self.plan_level(job, finer.info, coarser.info).algorithm
-            source = Finer(self._output, sink.attributes, coarser.number - 1)
+            source = Finer(self._there(self._output), sink.attributes, coarser.number - 1)
             work = self._work(source, options, job, ends, algorithm, coarser.number)
             for _ in self._level(work, self._cut(job, ends, algorithm)):
                 pass
@@ -209,6 +212,10 @@ class ManyProcesses:
         there = replace(ends, target=_with_dask(ends.target))
         return plan_part(job, there, first, algorithm, self._cluster.threads, self._cluster.memory)
 
+    def _there(self, name: Any, place: str = "path") -> Any:
+        """A name as workers find the file: those of a scheduler have working folders of their own."""
+        return name if self._cluster.scheduler is None else moved(name, place, Path.cwd())
+
     def _work(
         self,
         source: Inputs | Finer,
@@ -224,7 +231,7 @@ class ManyProcesses:
             shape=ends.source.shape,
             kernel_sha256=job.kernel.sha256,
             algorithm=algorithm,
-            output=self._output,
+            output=self._there(self._output),
             number=number,
             target=_with_dask(ends.target),
             threads=self._cluster.threads,

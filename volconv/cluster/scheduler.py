@@ -115,13 +115,15 @@ def results(client: Client, work: Work, tasks: Iterator[tuple[str, Region]]) -> 
             ended.add(future)
 
     try:
-        hand_out()
+        with _told(work.output):
+            hand_out()
         for future in ended:
             _, part = running.pop(future.key)
-            with _told(work, part):
+            with _told(f"{work.output}{f':{work.number}' if work.number else ''}: block {_place(part)}"):
                 done = future.result()
             yield part, done
-            hand_out()
+            with _told(work.output):
+                hand_out()
     finally:
         # Without a scheduler there is nobody to ask.
         with contextlib.suppress(Exception):
@@ -139,11 +141,10 @@ def _on_worker(work: Work, name: str, part: Region) -> Done:
 
 
 @contextlib.contextmanager
-def _told(work: Work, part: Region) -> Iterator[None]:
-    """Say of which task it is that an error comes, and put Dask's own into words."""
+def _told(place: str) -> Iterator[None]:
+    """Say where an error comes from, and put Dask's own into words."""
     from distributed import CancelledError, KilledWorker
 
-    place = f"{work.output}{f':{work.number}' if work.number else ''}: block {_place(part)}"
     try:
         yield
     except VolconvError as error:

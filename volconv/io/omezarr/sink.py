@@ -139,6 +139,10 @@ class ZarrSink(NewVolume):
         """Store values in one of the levels."""
         self._levels[level][0].write(region, values)
 
+    def keep(self, level: int, cache_bytes: int) -> None:
+        """Keep pieces of a level until they are complete, in so much memory."""
+        self._levels[level][0].cache_bytes = cache_bytes
+
     @property
     def attributes(self) -> dict[str, Any]:
         """What makes it an image, with the levels and the values that there are so far."""
@@ -226,7 +230,7 @@ class ZarrSink(NewVolume):
                 if self._unfinished is None:
                     raise
                 array = opened_array(self._store, path)
-        level = LevelArray(array, layout.letters, self._name, self._request.cache_bytes or 0)
+        level = LevelArray(array, layout.letters, self._name, 0 if self._levels else self._request.cache_bytes or 0)
         self._levels.append((level, geometry))
 
 
@@ -243,6 +247,10 @@ class LevelSink(NewVolume):
         """Store the values of a region."""
         check_block(self.info, region, values)
         self._sink.write_level(self.number, region, values)
+
+    def keep(self, cache_bytes: int) -> None:
+        """Keep pieces until they are complete, in so much memory."""
+        self._sink.keep(self.number, cache_bytes)
 
 
 def _laid_out(request: Request) -> Layout:

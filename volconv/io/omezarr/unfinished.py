@@ -67,7 +67,8 @@ class Unfinished:
     def begin(self, facts: dict[str, Any]) -> None:
         """Write down what the run is."""
         with writing(str(self.root)):
-            self._system.makedirs(f"{self._at}/done", exist_ok=True)
+            if not isinstance(self.image, Url):  # an object store has no folders, and might make a bucket
+                self._system.makedirs(f"{self._at}/done", exist_ok=True)
             self._system.pipe_file(f"{self._at}/run.json", json.dumps(facts).encode())
 
     def done(self) -> dict[str, dict[str, Any]]:

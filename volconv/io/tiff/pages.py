@@ -98,6 +98,7 @@ class PageReader:
     def expect(self, reading: Reading) -> None:
         """See :meth:`volconv.io.OpenVolume.expect`."""
         self._most = reading.cache_bytes // self._piece_bytes
+        self._kept.clear()
 
     def read_into(self, region: Region, out: NDArray[Any]) -> None:
         """Put the values of a region into an array (N, C, D, H, W)."""
