@@ -38,8 +38,9 @@ class Here:
     def connected(self, *_):
         yield self
 
-    def results(self, client, work, tasks):
+    def results(self, client, work, tasks, output):
         assert client is self
+        assert output.endswith(".zarr")
         waiting = list(tasks)
         for name, part in waiting[::-1]:
             if len(self.done) == self.fail_at:

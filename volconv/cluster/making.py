@@ -247,7 +247,7 @@ class ManyProcesses:
 
         told = ((part, before[name]) for name, part in (named() if before else ()) if name in before)
         left = ((name, part) for name, part in named() if name not in before)
-        for part, done in chain(told, results(self._client, work, left)):
+        for part, done in chain(told, results(self._client, work, left, self._output)):
             self._halvings += done.halvings
             self._peak = max(self._peak, done.peak_memory)
             yield part, done

@@ -88,7 +88,9 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
         yield client
 
 
-def results(client: Client, work: Work, tasks: Iterator[tuple[str, Region]]) -> Iterator[tuple[Region, Done]]:
+def results(
+    client: Client, work: Work, tasks: Iterator[tuple[str, Region]], output: str
+) -> Iterator[tuple[Region, Done]]:
     """What becomes of tasks, in the order in which they end; the first that fails for good ends all.
 
     Parameters
@@ -96,6 +98,8 @@ def results(client: Client, work: Work, tasks: Iterator[tuple[str, Region]]) -> 
     client : Client
     work : Work
     tasks : iterator of (name, Region)
+    output : str
+        For messages.
 
     Raises
     ------
@@ -104,6 +108,7 @@ def results(client: Client, work: Work, tasks: Iterator[tuple[str, Region]]) -> 
     """
     from distributed import as_completed
 
+    level = f"{output}:{work.number}" if work.number else output
     running: dict[Any, tuple[Future, Region]] = {}
     ended = as_completed(loop=client.loop)
 
@@ -115,14 +120,14 @@ def results(client: Client, work: Work, tasks: Iterator[tuple[str, Region]]) -> 
             ended.add(future)
 
     try:
-        with _told(work.output):
+        with _told(level):
             hand_out()
         for future in ended:
             _, part = running.pop(future.key)
-            with _told(f"{work.output}{f':{work.number}' if work.number else ''}: block {_place(part)}"):
+            with _told(f"{level}: block {_place(part)}"):
                 done = future.result()
             yield part, done
-            with _told(work.output):
+            with _told(level):
                 hand_out()
     finally:
         # Without a scheduler there is nobody to ask.
