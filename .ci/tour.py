@@ -17,6 +17,7 @@ ENVIRONMENT = os.environ | {
     "PATH": f"{BIN}:{os.environ['PATH']}",
     "SLURM_ARRAY_TASK_ID": "2",
     "SLURM_CPUS_PER_TASK": "2",
+    "PLANES": "96",  # of the stack in docs/scale.md
 }
 
 

@@ -26,7 +26,7 @@ INSTALL = "pip install 'volconv[distributed]'"
 RETRIES = 2
 
 #: Tasks for each thread of a worker that the scheduler knows of at a time, and the least of all: it never holds more.
-AHEAD, LEAST_AHEAD = 3, 64
+AHEAD, LEAST_AHEAD = 4, 64
 
 #: How much of the memory that a worker is given it may hold: beyond that Dask lets it wait, and then ends it.
 OF_A_LIMIT = 0.7
@@ -110,22 +110,26 @@ def results(
 
     level = f"{output}:{work.number}" if work.number else output
     running: dict[Any, tuple[Future, Region]] = {}
-    ended = as_completed(loop=client.loop)
+    ended = as_completed(loop=client.loop, with_results=True, raise_errors=False)
 
     def hand_out() -> None:
-        wanted = max(LEAST_AHEAD, AHEAD * sum(client.nthreads().values())) - len(running)
-        for name, part in islice(tasks, max(0, wanted)):
-            future = client.submit(_on_worker, work, name, part, pure=False, retries=RETRIES)
-            running[future.key] = future, part
-            ended.add(future)
+        """See to it that workers have something to do, and that scheduler and client have little: not one by one."""
+        if len(running) > LEAST_AHEAD // 2 and len(running) > AHEAD // 2 * sum(client.nthreads().values()):
+            return
+        more = max(LEAST_AHEAD, AHEAD * sum(client.nthreads().values())) - len(running)
+        if not (batch := list(islice(tasks, more))):
+            return
+        futures = client.map(_on_worker, *zip(*batch, strict=True), work=work, pure=False, retries=RETRIES)
+        running.update((future.key, (future, part)) for future, (_, part) in zip(futures, batch, strict=True))
+        ended.update(futures)
 
     try:
         with _told(level):
             hand_out()
-        for future in ended:
+        for future, told in ended:
             _, part = running.pop(future.key)
             with _told(f"{level}: block {_place(part)}"):
-                done = future.result()
+                done = told if future.status == "finished" else future.result()
             yield part, done
             with _told(level):
                 hand_out()
@@ -135,7 +139,7 @@ def results(
             client.cancel([future for future, _ in running.values()], force=True)
 
 
-def _on_worker(work: Work, name: str, part: Region) -> Done:
+def _on_worker(name: str, part: Region, work: Work) -> Done:
     """Do a task with this thread's share of a worker's memory."""
     from distributed import get_worker
 

@@ -180,7 +180,8 @@ class FolderTarget(_Hidden):
     path : Path
         The name that the folder gets at :meth:`commit`. An empty folder there is replaced, and nothing else.
     kept : Path, optional
-        The temporary folder, in the same file system. It may be there already, and stays there if it is not committed.
+        The temporary folder, in the same file system, for several processes. It may be there already, and stays there
+        if it is not committed.
 
     Attributes
     ----------
@@ -209,7 +210,7 @@ class FolderTarget(_Hidden):
 
     def _sync(self) -> None:
         for folder, _, files in os.walk(self.temporary, topdown=False):
-            for file in sorted(files):
+            for file in [] if self._kept else sorted(files):  # whoever shares a folder has brought its files there
                 _sync_file(Path(folder, file))
             _sync_folder(Path(folder))
 
