@@ -16,9 +16,10 @@ import volconv
 from command import make_nifti, names, noise
 from command import volconv as command
 from volconv.cluster import work as working
-from volconv.errors import ClusterError, OutOfMemoryError, OutputExistsError, ParameterError, ReadError
+from volconv.errors import ClusterError, OutOfMemoryError, OutputExistsError, ParameterError, ReadError, WriteError
 from volconv.geometry import Geometry
 from volconv.io import Region, create_volume, list_contents, open_volume
+from volconv.io.omezarr.unfinished import Unfinished
 
 CHUNKS = {"chunks": "6,7,11"}
 
@@ -328,6 +329,43 @@ def test_what_appears_meanwhile_stays():
     assert Path("b.zarr/mine").read_text() == "mine"
 
 
+def test_of_two_runs_at_once_one_goes_on(here, monkeypatch):
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+    begin = Unfinished.begin
+
+    def overtaken(self, facts):
+        monkeypatch.setattr(Unfinished, "begin", begin)
+        begin(self, {"note": "of another"})
+        begin(self, facts)
+
+    monkeypatch.setattr(Unfinished, "begin", overtaken)
+    here.fail_at = 0
+    with pytest.raises(OutputExistsError, match=r"b\.zarr\.unfinished: another run is at it"):
+        volconv.apply("a.zarr", "b.zarr", **HOW)
+    assert names(".") == ["a.zarr", "b.zarr.unfinished"]  # the other's
+
+
+def test_an_image_that_is_complete_stays_whatever_happens_then(here, monkeypatch):
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+
+    def remove(self):
+        self._system.rm(f"{self._at}/done", recursive=True)
+        raise WriteError("the store is gone")
+
+    monkeypatch.setattr(Unfinished, "remove", remove)
+    try:
+        with pytest.raises(WriteError, match="the store is gone"):
+            volconv.apply("a.zarr", "memory://tests/b.zarr", **HOW)
+        with open_volume("memory://tests/b.zarr") as image:
+            assert image.info.shape == (1, 1, 17, 19, 31)
+    finally:
+        system.rm("/tests", recursive=True)
+    assert here.done
+
+
 def test_a_run_that_did_nothing_leaves_nothing(here):
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
     here.fail_at = 0
@@ -465,7 +503,9 @@ def test_what_the_command_says(here, capsys):
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
     line = ["apply", "a.zarr", "-k", "box:size=3", "-o", "b.zarr", "--co", "chunks=6,7,11"]
     command(*line, "--workers", "2", "--jobs", "2", code=2)
-    assert "--workers compute one file at a time: leave out --jobs" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "volconv: error: jobs must be 1 with workers or a scheduler (got 2); they make one output after the other\n"
+    )
     command(*line, "--workers", "2", "-n")
     told = " ".join(capsys.readouterr().out.split())
     assert "on 2 workers; what follows is of the first, " in told

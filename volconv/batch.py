@@ -8,7 +8,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from volconv.errors import OutOfMemoryError, VolconvError
+from volconv.errors import OutOfMemoryError, ParameterError, VolconvError
 from volconv.naming import check_tasks, name_outputs
 
 if TYPE_CHECKING:
@@ -137,7 +137,12 @@ def run_tasks(
     from volconv.memory import memory_bound, share
     from volconv.params import parse_integer
 
-    jobs = max(1, min(parse_integer("jobs", jobs, at_least=1), len(tasks)))
+    jobs = parse_integer("jobs", jobs, at_least=1)
+    if jobs > 1 and not (options.get("workers") is options.get("scheduler") is None):
+        raise ParameterError(
+            f"jobs must be 1 with workers or a scheduler (got {jobs})", hint="they make one output after the other"
+        )
+    jobs = max(1, min(jobs, len(tasks)))
     waiting, stop = iter(tasks), threading.Event()
     one = partial(_outcome, kernel=kernel, reading=reading or {}, stop=stop, progress=progress)
     failed = False

@@ -166,8 +166,6 @@ def command(
         raise click.UsageError("--dry-run touches nothing: give --json in place of --report")
     from volconv.naming import name_outputs
 
-    if options["workers"] is not None and options["jobs"] > 1:
-        raise click.UsageError("--workers compute one file at a time: leave out --jobs")
     if options["workers"] is not None or options["scheduler"] is not None:
         signals.remark = "; --resume goes on"
         signals.hush_children()

@@ -96,9 +96,10 @@ class ManyProcesses:
         self._options, self._output, self._note = options, output, note
         self._tasks = self._cut(job, ends, algorithm)
         self.plan = self._plan_first(self._tasks, job, ends, algorithm)
+        self._begun: dict[str, Any] | None = None
         self._before: dict[str, Done] = {}
         self._client: Client | None = None
-        self._halvings = self._peak = 0
+        self._halvings, self._peak, self._any_done = 0, 0, False
 
     def check(self) -> ClusterReport:
         """Find out what a run before this one left.
@@ -109,7 +110,7 @@ class ManyProcesses:
             It is not to be gone on with, or was another one.
         """
         unfinished = Unfinished(as_path(self._output))
-        begun = unfinished.facts()
+        self._begun = begun = unfinished.facts()
         if begun is not None:
             inside = unfinished.root in unfinished.image.parents
             remove = f"remove {unfinished.root}" + ("" if inside else f" and {self._output}")
@@ -144,14 +145,16 @@ class ManyProcesses:
     @contextmanager
     def begun(self, spools: Path) -> Iterator[None]:  # noqa: ARG002  # workers open files by themselves
         """Reach the workers, and leave word of what the run is; where it fails, that goes unless a task was done."""
-        unfinished = Unfinished(as_path(self._output))
+        unfinished, fresh = Unfinished(as_path(self._output)), False
         try:
             with connected(self._cluster.scheduler, self._cluster.workers or 1) as self._client:
-                unfinished.begin({"note": self._note, "files": stamps(self._volume.names)})
+                if self._begun is None:
+                    unfinished.begin({"note": self._note, "files": stamps(self._volume.names)})
+                    fresh = True
                 yield
         except BaseException:
             with suppress(WriteError):
-                if unfinished.facts() is not None and not unfinished.done():
+                if fresh and not self._any_done and not unfinished.done():
                     unfinished.discard()
             raise
 
@@ -248,6 +251,7 @@ class ManyProcesses:
         told = ((part, before[name]) for name, part in (named() if before else ()) if name in before)
         left = ((name, part) for name, part in named() if name not in before)
         for part, done in chain(told, results(self._client, work, left, self._output)):
+            self._any_done = True
             self._halvings += done.halvings
             self._peak = max(self._peak, done.peak_memory)
             yield part, done

@@ -11,7 +11,7 @@ import contextlib
 import json
 from typing import TYPE_CHECKING, Any
 
-from volconv.errors import WriteError
+from volconv.errors import OutputExistsError, WriteError
 from volconv.io.formats import Url
 from volconv.io.omezarr.store import NEEDED, load_zarr, one_line, opened_store, together, writing
 
@@ -65,10 +65,20 @@ class Unfinished:
         return found if isinstance(found, dict) else {}
 
     def begin(self, facts: dict[str, Any]) -> None:
-        """Write down what the run is."""
+        """Write down what the run is, before anything else of it.
+
+        Raises
+        ------
+        OutputExistsError
+            Another has begun just now, as far as that can be told: an object store lets both.
+        """
         with writing(str(self.root)):
             if not isinstance(self.image, Url):  # an object store has no folders, and might make a bucket
-                self._system.makedirs(f"{self._at}/done", exist_ok=True)
+                try:
+                    self._system.makedirs(self._at, exist_ok=False)
+                except FileExistsError as error:
+                    raise OutputExistsError(f"{self.root}: another run is at it") from error
+                self._system.mkdir(f"{self._at}/done")
             self._system.pipe_file(f"{self._at}/run.json", json.dumps(facts).encode())
 
     def done(self) -> dict[str, dict[str, Any]]:
