@@ -17,6 +17,7 @@ from volconv import apply, convert
 from volconv.errors import ParameterError, WriteError
 from volconv.geometry import Geometry
 from volconv.io import Region, create_volume, open_volume
+from volconv.io.omezarr.level import LevelArray
 
 GEOMETRY = Geometry.from_spacing((2.0, 0.5, 0.25), "um", (10.0, 20.0, 30.0))
 CHANNELS = [
@@ -242,3 +243,44 @@ def test_a_folder_that_takes_no_files():
     with pytest.raises(WriteError, match="the output's folder does not exist"):
         written("b/a.zarr", noise((1, 1, 3, 4, 5)))
     written("b/a.zarr", noise((1, 1, 3, 4, 5)), mkdir=True)
+
+
+@pytest.mark.parametrize(
+    ("room", "stored"),
+    # Nothing: each piece for each slab that cuts it; room for one: others come between; for a layer of them: once.
+    [(0, {1, 2}), (64, {1, 2}), (12 * 64, {1})],
+)
+@pytest.mark.parametrize("options", [{"chunks": "4,4,4"}, {"chunks": "2,2,2", "shards": "4,4,4"}])
+def test_pieces_are_kept_until_they_are_complete(monkeypatch, room, stored, options):
+    array, times = noise((1, 1, 14, 9, 16), "uint8"), {}
+    store = LevelArray._store
+
+    def counting(self, parts):
+        for part, values in parts:
+            assert part.shape == values.shape
+            piece = tuple(start // 4 for start in part.start[2:])
+            times[piece] = times.get(piece, 0) + 1
+        store(self, parts)
+
+    monkeypatch.setattr(LevelArray, "_store", counting)
+    with create_volume("a.zarr", shape=array.shape, dtype="uint8", options=options, cache_bytes=room) as sink:
+        for z in range(0, 14, 3):
+            slab = Region((0, 0, z, 0, 0), (1, 1, min(z + 3, 14), 9, 16))
+            sink.write(slab, array[slab.slices])
+            assert sum(kept.values.nbytes for kept in sink._levels[0][0]._kept.values()) <= room
+    assert set(times.values()) == stored
+    assert len(times) == 4 * 3 * 4
+    with open_volume("a.zarr") as image:
+        np.testing.assert_array_equal(image.numpy(), array)
+
+
+def test_what_was_never_completed_is_stored_too():
+    array = noise((1, 2, 8, 8, 8), "uint8")
+    region = Region((0, 0, 1, 1, 1), (1, 2, 7, 8, 6))
+    how = {"shape": array.shape, "dtype": "uint8", "options": {"chunks": "4,4,4"}, "cache_bytes": 1 << 20}
+    with create_volume("a.zarr", **how) as sink:
+        sink.write(region, array[region.slices])
+    expected = np.zeros_like(array)
+    expected[region.slices] = array[region.slices]
+    with open_volume("a.zarr") as image:
+        np.testing.assert_array_equal(image.numpy(), expected)

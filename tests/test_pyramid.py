@@ -18,6 +18,7 @@ from reference import conv3d
 from volconv.errors import OutOfMemoryError, ParameterError
 from volconv.geometry import Geometry
 from volconv.io import Region, create_volume, list_contents, open_volume
+from volconv.io.omezarr.source import ZarrSource
 from volconv.pyramid import TAPS, strides
 
 
@@ -141,3 +142,25 @@ def test_memory_for_levels_is_asked_for_before_any_work(tmp_path):
     with pytest.raises(OutOfMemoryError, match="memory must be at least"):
         volconv.convert("a.zarr", "b.zarr", memory=least, pyramid=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr"]
+
+
+@pytest.mark.parametrize("what", ["convert", "apply"])
+def test_a_level_is_unpacked_once_for_the_next(monkeypatch, what):
+    monkeypatch.setattr("volconv.budget.BLOCK_BYTES", 20_000)  # slabs that cut chunks
+    fetch, seen = ZarrSource._fetch, {}
+
+    def counting(self, wanted, region, out):
+        for piece in wanted:
+            key = self._name, piece.start
+            seen[key] = seen.get(key, 0) + 1
+        fetch(self, wanted, region, out)
+
+    written("a.zarr", np.random.default_rng(0).integers(0, 9, (1, 1, 64, 64, 64)).astype("uint8"), chunks="16,16,16")
+    monkeypatch.setattr(ZarrSource, "_fetch", counting)
+    if what == "convert":
+        volconv.convert("a.zarr", "b.zarr", pyramid=True)
+    else:
+        volconv.apply("a.zarr", "b.zarr", "box:size=3", padding="same", dtype="same", pyramid=True)
+    levels = {name for name, _ in seen}
+    assert len(levels) == 3  # the input, and two that others are made of
+    assert set(seen.values()) == {1}
