@@ -79,7 +79,7 @@ def test_agrees_with_naive_sums(algorithm, data, dtype):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data(), dtype=st.sampled_from(["float32", "float64", "complex64"]))
 def test_seams_change_no_bit(algorithm, data, dtype):
     case = data.draw(cases(algorithm))
@@ -92,7 +92,16 @@ def test_seams_change_no_bit(algorithm, data, dtype):
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "channels", "winograd", "gemm"])
-@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular", "symmetric"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        "zeros",
+        "reflect",
+        "circular",
+        pytest.param("replicate", marks=pytest.mark.slow),
+        pytest.param("symmetric", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), ((2, 1, 3), (1, 2, 1), 2), (1, (2, 3, 1), 4)])
 def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilation, groups, monkeypatch):
     if algorithm == "winograd" and stride != 1:
@@ -118,7 +127,9 @@ def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilati
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+@pytest.mark.parametrize(
+    "threads", [2, 3, pytest.param(1, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("item_bytes", [1, 3000, 100_000, 1 << 30])
 @pytest.mark.parametrize(("block_box", "copies"), [((1, 99, 99), 2), ((5, 4, 7), 1), ((99, 99, 99), 1)])
 def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes, block_box, copies):

@@ -31,7 +31,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("values", ["finite", "NaN", "infinity and NaN"])
+@pytest.mark.parametrize(
+    "values",
+    ["finite", pytest.param("NaN", marks=pytest.mark.slow), pytest.param("infinity and NaN", marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize(("weight_shape", "size", "parameters"), CASES)
 @pytest.mark.parametrize("algorithm", ALGORITHMS[1:])
 def test_workspace(algorithm, weight_shape, size, parameters, values):

@@ -78,7 +78,10 @@ def test_agrees_with_naive_sums(algorithm, data, dtype):
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "gemm", "separable", "fft"])
-@pytest.mark.parametrize("options", [{"padding": 1}, {"stride": 2, "padding_mode": "circular", "padding": 1}])
+@pytest.mark.parametrize(
+    "options",
+    [{"padding": 1}, pytest.param({"stride": 2, "padding_mode": "circular", "padding": 1}, marks=pytest.mark.slow)],
+)
 def test_bits_do_not_depend_on_blocks(algorithm, options, monkeypatch):
     monkeypatch.setattr("volconv.engines.gpu.gemm.COLUMNS", 500)
     monkeypatch.setattr("volconv.engines.gpu.fft.EDGES", (16,))

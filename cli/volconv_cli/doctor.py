@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +12,9 @@ from volconv_cli.options import check_field, debug_option
 if TYPE_CHECKING:
     from volconv.doctor import Installation
     from volconv.engines.gpu.probe import Probe
+
+#: Columns of an extra's packages.
+_EXTRA_WIDTH = 52
 
 NOWHERE = "nowhere to write: each run compiles them anew"
 
@@ -94,9 +98,10 @@ def _extras(extras: dict[str, dict[str, str | None]]) -> list[str]:
 
     rows = []
     for extra, packages in extras.items():
-        there = [f"{name} {version}" for name, version in packages.items() if version is not None]
+        there = [f"{name}\u00a0{version}" for name, version in packages.items() if version is not None]
         if there and len(there) == len(packages):
-            rows.append((extra, ", ".join(there)))
+            lines = textwrap.wrap(", ".join(there), _EXTRA_WIDTH, break_on_hyphens=False)
+            rows += [(extra if line is lines[0] else "", line.replace("\u00a0", " ")) for line in lines]
         elif not extra.startswith("cuda"):
             rows.append((extra, f"pip install 'volconv[{extra}]'"))
     return columns(rows) if rows else ["none"]

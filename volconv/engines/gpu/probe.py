@@ -170,7 +170,8 @@ def _distributions() -> dict[str, str]:
 
     found = {}
     for package in metadata.distributions():
-        with contextlib.suppress(KeyError, TypeError):  # what an interrupted installation left has no name
+        # What an interrupted installation left has no name, which each reader of it says in a way of its own.
+        with contextlib.suppress(KeyError, TypeError, OSError):
             name = str(package.metadata["Name"]).lower().replace("_", "-")
             if re.fullmatch(r"cupy|cupy-(cuda|rocm)[\w-]+|amd-cupy", name):
                 found[name] = package.version
