@@ -237,8 +237,19 @@ def readable(request):
     return SUFFIXES[request.param]
 
 
-def cases(kinds, what):
-    return [pytest.param(kind, value, id=f"{name} {value}") for name, kind in kinds.items() for value in what(kind)]
+def cases(kinds, what, rare=lambda kind, value: False):  # noqa: ARG005
+    """Every kind with each of its values; the rare ones are slow tests."""
+    return [
+        pytest.param(kind, value, id=f"{name} {value}", marks=[pytest.mark.slow] if rare(kind, value) else [])
+        for name, kind in kinds.items()
+        for value in what(kind)
+    ]
+
+
+def is_rare(kind, case):
+    """Neither of the kind's first shape nor of its first dtype."""
+    shape, dtype = case
+    return shape != kind.shapes[0] and dtype != kind.dtypes[0]
 
 
 def created(path, kind, **arguments):
@@ -277,7 +288,7 @@ def test_regions_read_in_any_order_equal_slices(tmp_path, kind, shape, byteorder
 
 
 @pytest.mark.parametrize(
-    ("kind", "case"), cases(WRITTEN, lambda kind: [(s, d) for s in kind.shapes for d in kind.dtypes])
+    ("kind", "case"), cases(WRITTEN, lambda kind: [(s, d) for s in kind.shapes for d in kind.dtypes], is_rare)
 )
 def test_blocks_written_in_any_order_are_read_by_the_library(tmp_path, kind, case):
     shape, dtype = case

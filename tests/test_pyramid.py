@@ -57,7 +57,7 @@ def halved(x, stride):
 
 
 @pytest.mark.parametrize("options", [{}, {"version": "0.4"}, {"shards": "8,8,8"}])
-@pytest.mark.parametrize("dtype", ["float32", "uint8", "float64"])
+@pytest.mark.parametrize("dtype", ["uint8", *(pytest.param(d, marks=pytest.mark.slow) for d in ("float32", "float64"))])
 def test_levels_are_the_convolutions_that_they_are_said_to_be(dtype, options):
     x = np.random.default_rng(0).normal(100, 50, (2, 2, 9, 13, 16)).clip(0, 255).astype(dtype)
     written("in.zarr", x, (1.0, 0.5, 0.5), (3.0, 2.0, 1.0))
