@@ -11,7 +11,7 @@ import time
 import pytest
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """moto's server on a free port of the loopback, and a bucket in it."""
     with socket.socket() as probe:
@@ -39,7 +39,7 @@ def server(tmp_path_factory):
         process.wait()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def store(server):
     """A client of the server for this process: one, as fsspec keeps it."""
     import s3fs
