@@ -108,7 +108,13 @@ def holds(name, shape, dtype):
 
 
 CASES = [
-    pytest.param(source, target, volume, id=f"{source} to {target}, {volume}")
+    pytest.param(
+        source,
+        target,
+        volume,
+        id=f"{source} to {target}, {volume}",
+        marks=[pytest.mark.slow] if volume in ("over time", "with channels") else [],
+    )
     for source, target, volume in itertools.product(SOURCES, TARGETS, VOLUMES)
     if holds(source, *VOLUMES[volume])
 ]

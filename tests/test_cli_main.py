@@ -29,6 +29,7 @@ SCRIPT = Path(sys.executable).parent / "volconv"
 #: Every command that has a help of its own.
 HELPS = [[], *([name] for name in COMMANDS), *(["kernel", name] for name in ("list", "show", "save"))]
 HEAVY = {
+    "distributed",
     "numpy",
     "numba",
     "nibabel",

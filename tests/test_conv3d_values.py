@@ -131,7 +131,10 @@ def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilati
     "threads", [2, 3, pytest.param(1, marks=pytest.mark.slow), pytest.param(8, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("item_bytes", [1, 3000, pytest.param(100_000, marks=pytest.mark.slow), 1 << 30])
-@pytest.mark.parametrize(("block_box", "copies"), [((1, 99, 99), 2), ((5, 4, 7), 1), ((99, 99, 99), 1)])
+@pytest.mark.parametrize(
+    ("block_box", "copies"),
+    [((1, 99, 99), 2), ((5, 4, 7), 1), pytest.param((99, 99, 99), 1, marks=pytest.mark.slow)],
+)
 def test_bits_do_not_depend_on_threads_or_blocks(algorithm, threads, item_bytes, block_box, copies):
     rng = np.random.default_rng(3)
     weight_shape, stride = ((10, 3, 3, 3, 3), 1) if algorithm == "winograd" else ((10, 3, 3, 2, 3), (1, 2, 1))

@@ -25,6 +25,7 @@ def run(cache, *, before=""):
     )
 
 
+@pytest.mark.slow
 def test_what_is_kept_runs_without_numba(tmp_path):
     for compiled in ("True\n", "False\n"):
         ended = run(tmp_path)
