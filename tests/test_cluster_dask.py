@@ -38,8 +38,9 @@ def folder(tmp_path_factory):
     z, y, x = np.ogrid[:160, :512, :512]
     values = ((z * z // 50 + y * 3 + x * y // 90) % 251).astype("uint8")[None, None]
     geometry = Geometry.from_spacing((1.0, 1.0, 1.0), "um")
-    with create_volume(folder / "a.zarr", shape=values.shape, dtype="uint8", geometry=geometry) as sink:
-        sink.write(Region.whole(values.shape), values)
+    for name in ("a.zarr", "a.nii"):
+        with create_volume(folder / name, shape=values.shape, dtype="uint8", geometry=geometry) as sink:
+            sink.write(Region.whole(values.shape), values)
     done = subprocess.run(command("one.zarr", "--pyramid"), cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder
@@ -54,10 +55,10 @@ def command(output, *more, source="a.zarr"):
     return [str(SCRIPT), "apply", source, *LINE, "-o", output, *more]
 
 
-def begun(output, *more, marks=3, **how):
+def begun(output, *more, marks=3, source="a.zarr"):
     """A run that has done some tasks."""
     root = Path(f"{output}.unfinished/done")
-    process = subprocess.Popen(command(output, *more), stderr=subprocess.PIPE, text=True, **how)
+    process = subprocess.Popen(command(output, *more, source=source), stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (root.is_dir() and len(list(root.iterdir())) >= marks):
         time.sleep(0.02)
     assert process.poll() is None, process.stderr.read()
@@ -76,8 +77,8 @@ def workers_of(process):
     return []
 
 
-def run(output, *more, code=0):
-    done = subprocess.run(command(output, *more), capture_output=True, text=True, check=False, timeout=300)
+def run(output, *more, code=0, source="a.zarr"):
+    done = subprocess.run(command(output, *more, source=source), capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == code, done.stderr
     return done.stderr
 
@@ -132,14 +133,19 @@ def test_workers_that_are_killed_lose_nothing(kills):
     assert not Path(f"{output}.unfinished").exists()
 
 
-def test_workers_that_are_always_killed_end_the_run():
-    process = begun("doomed.zarr", "--workers", "1")
+def kill_workers(process, when=lambda worker: True):
+    """Kill every worker, and those that take its place, until the run ends."""
     while process.poll() is None:
         for victim in workers_of(process):
             with contextlib.suppress(psutil.Error):
-                if time.time() - victim.create_time() > 1:  # it has a task by now
+                if when(victim):
                     victim.kill()
-        time.sleep(0.05)
+        time.sleep(0.02)
+
+
+def test_workers_that_are_always_killed_end_the_run():
+    process = begun("doomed.zarr", "--workers", "1", source="a.nii")
+    kill_workers(process, when=lambda worker: any(file.path.endswith("a.nii") for file in worker.open_files()))
     code, said = ended(process)
     assert code == 1
     assert re.fullmatch(
@@ -148,7 +154,44 @@ def test_workers_that_are_always_killed_end_the_run():
         said,
     ), said
     assert Path("doomed.zarr.unfinished/run.json").is_file()
-    run("doomed.zarr", "--workers", "2", "--resume")
+    run("doomed.zarr", "--workers", "2", "--resume", source="a.nii")
+    with open_volume("one.zarr") as one, open_volume("doomed.zarr") as gone_on_with:
+        assert one.numpy().tobytes() == gone_on_with.numpy().tobytes()
+
+
+def test_workers_that_are_killed_before_they_have_a_task_end_the_run():
+    program = (
+        "import volconv.cluster.scheduler, sys\n"
+        "volconv.cluster.scheduler.WORKERS_PATIENCE = 3\n"
+        "if __name__ == '__main__':\n"
+        "    from volconv_cli.main import main\n"
+        "    sys.exit(main(sys.argv[1:]))\n"
+    )
+    Path("impatient.py").write_text(program)
+    line = [sys.executable, "impatient.py", *command("early.zarr", "--workers", "2")[1:]]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    while not Path("early.zarr.unfinished/run.json").is_file():
+        time.sleep(0.02)
+    kill_workers(process)
+    code, said = ended(process)
+    assert code == 1
+    assert re.fullmatch(
+        r"volconv: error: early\.zarr: block z \d+:\d+, y \d+:\d+, x \d+:\d+: no worker was there for 3 s; where each "
+        r"ends as it begins, for want of memory: fewer --workers \(workers=\); --resume goes on\n",
+        said,
+    ), said
+
+
+def test_workers_that_do_not_start():
+    process = subprocess.Popen(command("none.zarr", "--workers", "2"), stderr=subprocess.PIPE, text=True)
+    kill_workers(process)
+    code, said = ended(process)
+    assert code == 1
+    assert said == (
+        "volconv: error: worker processes do not start on this machine; a Python script calls volconv under "
+        "if __name__ == '__main__':; else pass fewer --workers (workers=)\n"
+    )
+    assert not list(Path().glob("none.zarr*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

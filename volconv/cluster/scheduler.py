@@ -31,8 +31,8 @@ AHEAD, LEAST_AHEAD = 4, 64
 #: How much of the memory that a worker is given it may hold: beyond that Dask lets it wait, and then ends it.
 OF_A_LIMIT = 0.7
 
-#: Seconds until a scheduler is taken for missing.
-PATIENCE = 10
+#: Seconds until a scheduler is taken for missing; and all processes of this machine, each of which ended as it began.
+PATIENCE, WORKERS_PATIENCE = 10, 60
 
 
 def check_installed() -> None:
@@ -67,17 +67,28 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
         opened.enter_context(silence_logging_cmgr(logging.CRITICAL + 1))
         if scheduler is None:
             # Threads and memory are volconv's own, so that Dask's settings for both are left out: its allocator would
-            # clear the same pages again and again. Nobody else on this machine has the certificate.
-            with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
-                local = LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    memory_limit=0,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
-                    security=Security.temporary(),
-                )
-            scheduler = opened.enter_context(local)
+            # clear the same pages again and again. Nobody else on this machine has the certificate, and any port does.
+            local = {
+                "distributed.nanny.pre-spawn-environ": {},
+                "distributed.scheduler.no-workers-timeout": f"{WORKERS_PATIENCE}s",
+            }
+            try:
+                with dask.config.set(local):
+                    cluster = LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        memory_limit=0,
+                        dashboard_address=None,
+                        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+                        silence_logs=logging.CRITICAL,
+                        security=Security.temporary(),
+                    )
+            except (OSError, RuntimeError) as error:
+                raise ClusterError(
+                    "worker processes do not start on this machine",
+                    hint="a Python script calls volconv under if __name__ == '__main__':; else pass fewer --workers (workers=)",
+                ) from error
+            scheduler = opened.enter_context(cluster)
         try:
             client = opened.enter_context(Client(scheduler, timeout=PATIENCE, set_as_default=False))
         except (OSError, ValueError) as error:
@@ -153,6 +164,7 @@ def _on_worker(name: str, part: Region, work: Work) -> Done:
 def _told(place: str) -> Iterator[None]:
     """Say where an error comes from, and put Dask's own into words."""
     from distributed import CancelledError, KilledWorker
+    from distributed.scheduler import NoWorkerError
 
     try:
         yield
@@ -162,6 +174,11 @@ def _told(place: str) -> Iterator[None]:
         raise ClusterError(
             f"{place}: its workers died, the last of {error.allowed_failures + 1} on {error.last_worker.address}",
             hint="their logs may tell why; for want of memory, pass less --memory (memory=)",
+        ) from error
+    except NoWorkerError as error:
+        raise ClusterError(
+            f"{place}: no worker was there for {error.timeout:g} s",
+            hint="where each ends as it begins, for want of memory: fewer --workers (workers=); --resume goes on",
         ) from error
     except (CancelledError, OSError) as error:
         raise ClusterError(f"{place}: the scheduler, or its connection, is lost", hint="--resume goes on") from error
