@@ -78,7 +78,8 @@ def workers_of(process):
 
 
 def run(output, *more, code=0, source="a.zarr"):
-    done = subprocess.run(command(output, *more, source=source), capture_output=True, text=True, check=False, timeout=300)
+    line = command(output, *more, source=source)
+    done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == code, done.stderr
     return done.stderr
 
@@ -133,7 +134,7 @@ def test_workers_that_are_killed_lose_nothing(kills):
     assert not Path(f"{output}.unfinished").exists()
 
 
-def kill_workers(process, when=lambda worker: True):
+def kill_workers(process, when=bool):
     """Kill every worker, and those that take its place, until the run ends."""
     while process.poll() is None:
         for victim in workers_of(process):
@@ -188,8 +189,8 @@ def test_workers_that_do_not_start():
     code, said = ended(process)
     assert code == 1
     assert said == (
-        "volconv: error: worker processes do not start on this machine; a Python script calls volconv under "
-        "if __name__ == '__main__':; else pass fewer --workers (workers=)\n"
+        "volconv: error: worker processes do not start on this machine; pass fewer --workers; a Python script calls "
+        "volconv under if __name__ == '__main__':\n"
     )
     assert not list(Path().glob("none.zarr*"))
 

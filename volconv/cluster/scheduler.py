@@ -86,7 +86,7 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
             except (OSError, RuntimeError) as error:
                 raise ClusterError(
                     "worker processes do not start on this machine",
-                    hint="a Python script calls volconv under if __name__ == '__main__':; else pass fewer --workers (workers=)",
+                    hint="pass fewer --workers; a Python script calls volconv under if __name__ == '__main__':",
                 ) from error
             scheduler = opened.enter_context(cluster)
         try:
