@@ -293,7 +293,16 @@ def test_workers_of_a_scheduler(cluster):
     run("far.zarr", "--scheduler", address, "--pyramid")
     assert_same_image("one.zarr", "far.zarr")
     np.savez("k.npz", k=np.ones((3, 3, 3)))
-    run("k.zarr", "--scheduler", address, "-k", "k.npz:k", "--mask", "a.zarr:0", "--outside", "0")
+    mask = np.zeros((1, 1, 160, 512, 512), np.uint8)
+    mask[..., 30:, 100:300, 200:] = 1
+    with create_volume(
+        "mask.nii", shape=mask.shape, dtype="uint8", geometry=Geometry.from_spacing((1.0, 1.0, 1.0), "um")
+    ) as sink:
+        sink.write(Region.whole(mask.shape), mask)
+    more = ["-k", "k.npz:k", "--mask", "mask.nii", "--outside", "0"]
+    run("k.zarr", *more, "--scheduler", address)
+    run("k1.zarr", *more)
+    assert_same_image("k1.zarr", "k.zarr")
 
 
 def test_a_scheduler_forgets_a_run_that_is_ended(cluster):

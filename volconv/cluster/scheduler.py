@@ -67,9 +67,10 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
         opened.enter_context(silence_logging_cmgr(logging.CRITICAL + 1))
         if scheduler is None:
             # Threads and memory are volconv's own, so that Dask's settings for both are left out: its allocator would
-            # clear the same pages again and again. Nobody else on this machine has the certificate, and any port does.
+            # clear the same pages again and again. But of what each of many threads freed the allocator would keep
+            # a heap. Nobody else on this machine has the certificate, and any port does.
             local = {
-                "distributed.nanny.pre-spawn-environ": {},
+                "distributed.nanny.pre-spawn-environ": {"MALLOC_ARENA_MAX": 2},
                 "distributed.scheduler.no-workers-timeout": f"{WORKERS_PATIENCE}s",
             }
             try:
