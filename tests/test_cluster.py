@@ -19,6 +19,7 @@ from volconv.cluster import work as working
 from volconv.errors import ClusterError, OutOfMemoryError, OutputExistsError, ParameterError, ReadError, WriteError
 from volconv.geometry import Geometry
 from volconv.io import Region, create_volume, list_contents, open_volume
+from volconv.io.formats import as_path
 from volconv.io.omezarr.unfinished import Unfinished
 
 CHUNKS = {"chunks": "6,7,11"}
@@ -30,10 +31,11 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 
 
 class Here:
-    """What does tasks in the place of Dask's workers; it fails at one of them, if that is said."""
+    """What does tasks in the place of Dask's workers; it fails at one of them, or does something, if that is said."""
 
     def __init__(self):
         self.done, self.fail_at, self.error = [], None, ReadError("a.zarr: is gone")
+        self.at, self.works = {}, []
 
     @contextlib.contextmanager
     def connected(self, *_):
@@ -46,6 +48,8 @@ class Here:
         for name, part in waiting[::-1]:
             if len(self.done) == self.fail_at:
                 raise self.error
+            self.at.get(len(self.done), lambda: None)()
+            self.works.append((work, name, part))
             done = working.compute(pickle.loads(pickle.dumps(work)), name, part)  # noqa: S301
             self.done.append(name)
             yield part, done
@@ -63,6 +67,10 @@ def tasks_done_here(patch):
 @pytest.fixture
 def here(monkeypatch):
     return tasks_done_here(monkeypatch)
+
+
+def marks_of(output):
+    return sorted(Path(f"{output}.unfinished").glob("*/done/*.json"))
 
 
 def written(name, array, **options):
@@ -298,7 +306,8 @@ def test_a_mark_that_was_cut_off_marks_nothing(here, unfinished):
     _, done = unfinished
     texts = ("", '{"counts": {"satu', "3", "{}", '{"counts": 3, "ranges": []}')
     for name, text in zip(sorted(done), texts, strict=True):
-        Path(f"b.zarr.unfinished/done/{name}.json").write_text(text)
+        (mark,) = (mark for mark in marks_of("b.zarr") if mark.stem == name)
+        mark.write_text(text)
     report = volconv.apply("a.zarr", "b.zarr", pyramid=True, resume=True, **HOW)
     assert report.cluster.resumed == 0
     assert done <= set(here.done)
@@ -307,10 +316,10 @@ def test_a_mark_that_was_cut_off_marks_nothing(here, unfinished):
 
 @pytest.mark.usefixtures("unfinished")
 def test_what_killed_workers_leave_is_no_part_of_the_image():
-    chunk = next(Path("b.zarr.unfinished/image/0").rglob("c/*/*/*"))
+    chunk = next(Path("b.zarr.unfinished").rglob("image/0/c/*/*/*"))
     chunk.with_suffix(".0123.partial").write_bytes(b"half")
     chunk.write_bytes(b"half")  # of a task that is not marked, or written again
-    for mark in Path("b.zarr.unfinished/done").iterdir():
+    for mark in marks_of("b.zarr"):
         mark.unlink()
     volconv.apply("a.zarr", "b.zarr", pyramid=True, resume=True, **HOW)
     assert_same_image("one.zarr", "b.zarr")
@@ -333,10 +342,10 @@ def test_of_two_runs_at_once_one_goes_on(here, monkeypatch):
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
     begin = Unfinished.begin
 
-    def overtaken(self, facts):
+    def overtaken(self, facts, *, instead):
         monkeypatch.setattr(Unfinished, "begin", begin)
         begin(self, {"note": "of another"})
-        begin(self, facts)
+        begin(self, facts, instead=instead)
 
     monkeypatch.setattr(Unfinished, "begin", overtaken)
     here.fail_at = 0
@@ -351,19 +360,30 @@ def test_an_image_that_is_complete_stays_whatever_happens_then(here, monkeypatch
     system = fsspec.filesystem("memory")
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
 
-    def remove(self):
-        self._system.rm(f"{self._at}/done", recursive=True)
+    remove = Unfinished.remove
+
+    def gone(_):
         raise WriteError("the store is gone")
 
-    monkeypatch.setattr(Unfinished, "remove", remove)
     try:
-        with pytest.raises(WriteError, match="the store is gone"):
-            volconv.apply("a.zarr", "memory://tests/b.zarr", **HOW)
-        with open_volume("memory://tests/b.zarr") as image:
-            assert image.info.shape == (1, 1, 17, 19, 31)
+        for output in ("memory://tests/b.zarr", "b.zarr"):
+            monkeypatch.setattr(Unfinished, "remove", gone)
+            assert volconv.apply("a.zarr", output, **HOW).status == "done"
+            with open_volume(output) as image:
+                made = image.numpy()
+            monkeypatch.setattr(Unfinished, "remove", remove)
+            # The marks are still there; what they tell of goes, and is made anew.
+            system.rm("/tests/b.zarr", recursive=True) if "//" in output else shutil.rmtree(output)
+            here.done[:] = []
+            report = volconv.apply("a.zarr", output, resume=True, **HOW)
+            assert report.cluster.resumed == 0
+            assert len(here.done) == report.cluster.tasks
+            with open_volume(output) as image:
+                np.testing.assert_array_equal(image.numpy(), made)
+        assert not [name for name in system.find("/tests") if "unfinished" in name]
+        assert not Path("b.zarr.unfinished").exists()
     finally:
         system.rm("/tests", recursive=True)
-    assert here.done
 
 
 def test_a_run_that_did_nothing_leaves_nothing(here):
@@ -391,15 +411,145 @@ def test_at_a_url(here):
         here.fail_at = None
         with pytest.raises(ReadError, match="is no OME-Zarr image"):
             open_volume("memory://tests/b.zarr")
-        with pytest.raises(
-            OutputExistsError, match=r"remove memory://tests/b\.zarr\.unfinished and memory://tests/b\."
-        ):
-            volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", pyramid=True, **HOW)
-        volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", pyramid=True, resume=True, **HOW)
+        for how in (HOW, HOW | {"workers": None}, HOW | {"workers": None, "skip_existing": True}):
+            with pytest.raises(OutputExistsError) as error:
+                volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", pyramid=True, **how)
+            if "skip_existing" not in how:
+                assert "goes on with it; or remove memory://tests/b.zarr.unfinished and memory://" in error.value.hint
+        here.done[:] = []
+        more = {"pyramid": True, "resume": True, "skip_existing": True}
+        report = volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", **more, **HOW)
+        assert report.cluster.resumed == 5
         assert_same_image_at("memory://tests/one.zarr", "memory://tests/b.zarr")
         assert not [name for name in system.find("/tests") if "unfinished" in name]
     finally:
         system.rm("/tests", recursive=True)
+
+
+@pytest.mark.parametrize("task", [0, 3])
+def test_at_a_url_the_later_of_two_runs_goes_on(here, task):
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+    here.at[task] = lambda: Unfinished(as_path("memory://tests/b.zarr")).begin({"note": "of another"})
+    try:
+        with pytest.raises(ClusterError, match=r"b\.zarr\.unfinished: is no longer that of this run"):
+            volconv.apply("a.zarr", "memory://tests/b.zarr", **HOW)
+        assert json.loads(system.cat_file("/tests/b.zarr.unfinished/run.json"))["note"] == "of another"
+    finally:
+        system.rm("/tests", recursive=True)
+
+
+def test_a_task_of_a_run_that_is_no_more_writes_nothing(here):
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+    here.fail_at = 3
+    with pytest.raises(ReadError):
+        volconv.apply("a.zarr", "b.zarr", **HOW)
+    old, name, part = here.works[0]
+    shutil.rmtree("b.zarr.unfinished")
+    with pytest.raises(
+        ClusterError, match=r"b\.zarr\.unfinished: is no longer that of this run: another was begun, or"
+    ):
+        working.compute(old, name, part)
+    here.fail_at = 6
+    with pytest.raises(ReadError):
+        volconv.apply("a.zarr", "b.zarr", **HOW | {"kernel": "box:size=3"})
+    before = {path: path.stat().st_mtime_ns for path in Path("b.zarr.unfinished").rglob("*")}
+    with pytest.raises(ClusterError):
+        working.compute(old, name, part)
+    assert {path: path.stat().st_mtime_ns for path in Path("b.zarr.unfinished").rglob("*")} == before
+
+
+def test_a_task_notices_in_its_middle_that_its_run_is_no_more(here, monkeypatch):
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+    monkeypatch.setattr("volconv.io.omezarr.level._CHECKED_EVERY", 0)
+    run, seen = working.run, []
+
+    def removed_meanwhile(*ends):
+        (folder,) = Path("b.zarr.unfinished").rglob("image/0")
+        seen.append(folder)
+        Path("b.zarr.unfinished/run.json").unlink()
+        try:
+            return run(*ends)
+        finally:
+            seen.extend(folder.glob("c/*"))
+
+    monkeypatch.setattr(working, "run", removed_meanwhile)
+    with pytest.raises(ClusterError, match="is no longer that of this run"):
+        volconv.apply("a.zarr", "b.zarr", **HOW)
+    assert len(seen) == 1  # and no chunk
+    assert not here.done
+
+
+def test_a_run_that_another_process_goes_on_with_ends(here):
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+
+    def taken_over():
+        unfinished = Unfinished(Path("b.zarr"))
+        unfinished.go_on(unfinished.facts())
+
+    here.at[3] = taken_over
+    with pytest.raises(ClusterError, match=r"b\.zarr\.unfinished: another process goes on with this run"):
+        volconv.apply("a.zarr", "b.zarr", **HOW)
+    here.done[:] = []
+    report = volconv.apply("a.zarr", "b.zarr", resume=True, **HOW)
+    assert report.cluster.resumed == report.cluster.tasks
+    assert not here.done
+    assert names(".") == ["a.zarr", "b.zarr"]
+
+
+@pytest.mark.usefixtures("here")
+def test_the_mask_is_what_was_opened():
+    masks = np.zeros((2, 1, 17, 19, 31), np.uint8)
+    masks[0, 0, 3:9, 4:, 5:20] = masks[1, 0, 2:, :11, 9:] = 1
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+    written("masks.zarr", masks, **CHUNKS)
+    for output, workers in (("one.zarr", None), ("many.zarr", 2)):
+        with open_volume("masks.zarr", time=1) as mask:
+            volconv.apply("a.zarr", output, **HOW | {"workers": workers}, mask=mask)
+    assert_same_image("one.zarr", "many.zarr")
+
+
+def test_a_mask_that_changed_is_another_run(here, monkeypatch):
+    monkeypatch.setattr("volconv.provenance.DIGEST_BYTES", 0)
+    monkeypatch.setattr("volconv.provenance._pieces", lambda *_: [])  # no sample falls on what changes
+    make_nifti("a.nii", noise((17, 19, 31)))
+    make_nifti("m.nii", np.ones((17, 19, 31), np.uint8))
+    here.fail_at = 3
+    with pytest.raises(ReadError):
+        volconv.apply("a.nii", "b.zarr", mask="m.nii", **HOW)
+    here.fail_at = None
+    make_nifti("m.nii", np.pad(np.ones((16, 19, 31), np.uint8), ((0, 1), (0, 0), (0, 0))))
+    with pytest.raises(OutputExistsError, match="was another one: its input changed since"):
+        volconv.apply("a.nii", "b.zarr", mask="m.nii", resume=True, **HOW)
+
+
+@pytest.mark.parametrize("name", ["x[1].zarr", "x::y.zarr", "x*.zarr", "link.zarr"])
+def test_folders_of_any_name(here, name):
+    Path("elsewhere").mkdir()
+    Path("elsewhere/end").mkdir()
+    Path("link.zarr").symlink_to("elsewhere/end")
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+    volconv.apply("a.zarr", "one.zarr", **HOW)
+    here.fail_at, here.done[:] = 3, []
+    with pytest.raises(ReadError):
+        volconv.apply("a.zarr", name, **HOW)
+    at = "elsewhere/end.unfinished" if name == "link.zarr" else f"{name}.unfinished"
+    assert Path(at, "run.json").is_file()  # where a link ends, so that the image can be put in its place
+    here.fail_at = None
+    assert volconv.apply("a.zarr", name, resume=True, **HOW).cluster.resumed == 3
+    assert_same_image_at("one.zarr", name)
+    assert not Path(at).exists()
+    assert names("elsewhere") == ["end"]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("workers", [None, 2])
+def test_a_url_that_is_a_pattern_too(workers):
+    written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
+    with pytest.raises(ParameterError, match=r"a URL to write to must hold none of \* \? \[ \(got memory://tests/b\[1"):
+        volconv.apply("a.zarr", "memory://tests/b[1].zarr", **HOW | {"workers": workers})
 
 
 def assert_same_image_at(one, other):

@@ -17,8 +17,8 @@ from volconv.config import moved
 from volconv.cuts import Ends
 from volconv.engines import get_engine
 from volconv.engines.factors import find_factors
-from volconv.errors import OutputExistsError, ParameterError, WriteError
-from volconv.io.formats import as_path
+from volconv.errors import OutputExistsError, ParameterError, VolconvError
+from volconv.io.formats import Url, as_path
 from volconv.io.omezarr.unfinished import Unfinished
 from volconv.making import Made
 from volconv.pipeline import Outcome
@@ -92,11 +92,13 @@ class ManyProcesses:
             if end is not None and not end.names:
                 raise ParameterError(f"{what} must be a file, which workers open (got an array)")
         self._cluster, self._volume, self._job, self._ends = cluster, volume, job, ends
-        self._mask = labels.names[0] if labels is not None else None
+        self._mask = labels
         self._options, self._output, self._note = options, output, note
         self._tasks = self._cut(job, ends, algorithm)
         self.plan = self._plan_first(self._tasks, job, ends, algorithm)
+        self._unfinished = Unfinished(as_path(output))
         self._begun: dict[str, Any] | None = None
+        self._instead = False
         self._before: dict[str, Done] = {}
         self._client: Client | None = None
         self._halvings, self._peak, self._any_done = 0, 0, False
@@ -109,11 +111,11 @@ class ManyProcesses:
         OutputExistsError
             It is not to be gone on with, or was another one.
         """
-        unfinished = Unfinished(as_path(self._output))
+        unfinished = self._unfinished
         self._begun = begun = unfinished.facts()
         if begun is not None:
-            inside = unfinished.root in unfinished.image.parents
-            remove = f"remove {unfinished.root}" + ("" if inside else f" and {self._output}")
+            at_url = isinstance(as_path(self._output), Url)
+            remove = f"remove {unfinished.root}" + (f" and {self._output}" if at_url else "")
             if not self._cluster.resume:
                 raise OutputExistsError(
                     f"{self._output}: a run that did not finish it left {unfinished.root}",
@@ -121,13 +123,16 @@ class ManyProcesses:
                 )
             note = begun.get("note")
             other = differences(note if isinstance(note, str) else None, self._note)
-            if not other and begun.get("files") != stamps(self._volume.names):
+            if not other and begun.get("files") != self._stamps():
                 other = ("its input changed since",)
             if other:
                 why = f"{self._output}: the run that did not finish it was another one: {', '.join(other)}"
                 raise OutputExistsError(why, hint=remove)
             told = {name: marked(mark) for name, mark in unfinished.done().items()}
             self._before = {name: done for name, done in told.items() if done is not None}
+            if not all(unfinished.has_level(level) for level in {name.partition("-")[0] for name in self._before}):
+                # What the marks tell of is gone: it was put in place, or removed.
+                self._begun, self._before, self._instead = None, {}, True
         _, first = next(iter(self._tasks))
         cluster = self._cluster
         return ClusterReport(cluster.workers, cluster.scheduler, len(self._tasks), first.shape, len(self._before))
@@ -145,16 +150,19 @@ class ManyProcesses:
     @contextmanager
     def begun(self, spools: Path) -> Iterator[None]:  # noqa: ARG002  # workers open files by themselves
         """Reach the workers, and leave word of what the run is; where it fails, that goes unless a task was done."""
-        unfinished, fresh = Unfinished(as_path(self._output)), False
+        unfinished, fresh = self._unfinished, False
         try:
             with connected(self._cluster.scheduler, self._cluster.workers or 1) as self._client:
                 if self._begun is None:
-                    unfinished.begin({"note": self._note, "files": stamps(self._volume.names)})
+                    unfinished.begin({"note": self._note, "files": self._stamps()}, instead=self._instead)
                     fresh = True
+                else:
+                    unfinished.go_on(self._begun)
                 yield
         except BaseException:
-            with suppress(WriteError):
+            with suppress(VolconvError):
                 if fresh and not self._any_done and not unfinished.done():
+                    unfinished.check()
                     unfinished.discard()
             raise
 
@@ -172,8 +180,7 @@ class ManyProcesses:
         started, outcome = perf_counter(), Outcome()
         volume, itemsize = self._volume, sink.info.dtype.itemsize
         voxels, total = 0, math.prod(sink.info.shape)
-        names = tuple(self._there(name) for name in volume.names)
-        source = Inputs(names, dict(volume.reading), self._mask and self._there(self._mask))
+        source = self._inputs(volume, None if self._mask is None else self._inputs(self._mask))
         files = {key: self._there(self._options[key], "weights") for key in ("kernel", "bias")}
         work = self._work(source, {**self._options, **files}, self._job, self._ends, self.plan.algorithm, 0)
         for part, done in self._level(work, self._tasks):
@@ -187,12 +194,13 @@ class ManyProcesses:
         def make(job: Job, finer: OpenVolume, coarser: Any) -> None:
             ends, options = Ends(finer.info, coarser.info), level_options(job.params.stride)
             algorithm = self.plan_level(job, finer.info, coarser.info).algorithm
-            source = Finer(self._there(self._output), sink.attributes, coarser.number - 1)
+            source = Finer(self._there(self._output), self._unfinished.run, sink.attributes, coarser.number - 1)
             work = self._work(source, options, job, ends, algorithm, coarser.number)
             for _ in self._level(work, self._cut(job, ends, algorithm)):
                 pass
 
         levels = add_levels(sink, make) if pyramid else 1
+        self._unfinished.check()
         outcome.compute_seconds, outcome.halvings = computed - started, self._halvings
         return Made(outcome, max(self._peak, peak_memory()), levels, perf_counter() - computed)
 
@@ -215,6 +223,12 @@ class ManyProcesses:
         there = replace(ends, target=_with_dask(ends.target))
         return plan_part(job, there, first, algorithm, self._cluster.threads, self._cluster.memory)
 
+    def _stamps(self) -> list[list[int]]:
+        return stamps((*self._volume.names, *(self._mask.names if self._mask is not None else ())))
+
+    def _inputs(self, volume: OpenVolume, mask: Inputs | None = None) -> Inputs:
+        return Inputs(tuple(self._there(name) for name in volume.names), dict(volume.reading), mask)
+
     def _there(self, name: Any, place: str = "path") -> Any:
         """A name as workers find the file: those of a scheduler have working folders of their own."""
         return name if self._cluster.scheduler is None else moved(name, place, Path.cwd())
@@ -235,6 +249,7 @@ class ManyProcesses:
             kernel_sha256=job.kernel.sha256,
             algorithm=algorithm,
             output=self._there(self._output),
+            run=self._unfinished.run,
             number=number,
             target=_with_dask(ends.target),
             threads=self._cluster.threads,

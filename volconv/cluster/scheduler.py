@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from dataclasses import replace
 from itertools import islice
+from pkgutil import resolve_name
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+from volconv import __version__
 from volconv.cluster.work import compute
-from volconv.errors import ClusterError, VolconvError
+from volconv.errors import ClusterError, OutOfMemoryError, VolconvError
 from volconv.memory import share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from distributed import Client, Future
+    from distributed import Client, Future, as_completed
 
     from volconv.cluster.work import Done, Work
     from volconv.region import Region
@@ -31,8 +35,15 @@ AHEAD, LEAST_AHEAD = 4, 64
 #: How much of the memory that a worker is given it may hold: beyond that Dask lets it wait, and then ends it.
 OF_A_LIMIT = 0.7
 
-#: Seconds until a scheduler is taken for missing; and all processes of this machine, each of which ended as it began.
-PATIENCE, WORKERS_PATIENCE = 10, 60
+#: Seconds until a scheduler that does not answer is taken for missing.
+PATIENCE = 10
+
+#: Seconds without a worker after which a run is given up: at its begin and of processes of this machine, each of which
+#: ended as it began; and in the middle of a run on a cluster, which may be a small one, or short of machines.
+WORKERS_PATIENCE, CLUSTERS_PATIENCE = 60, 600
+
+#: Seconds from one look at results to the next, and at workers.
+_LOOK, _LOOK_AT_WORKERS = 0.02, 2.0
 
 
 def check_installed() -> None:
@@ -69,12 +80,8 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
             # Threads and memory are volconv's own, so that Dask's settings for both are left out: its allocator would
             # clear the same pages again and again. But of what each of many threads freed the allocator would keep
             # a heap. Nobody else on this machine has the certificate, and any port does.
-            local = {
-                "distributed.nanny.pre-spawn-environ": {"MALLOC_ARENA_MAX": 2},
-                "distributed.scheduler.no-workers-timeout": f"{WORKERS_PATIENCE}s",
-            }
             try:
-                with dask.config.set(local):
+                with dask.config.set({"distributed.nanny.pre-spawn-environ": {"MALLOC_ARENA_MAX": 2}}):
                     cluster = LocalCluster(
                         n_workers=workers,
                         threads_per_worker=1,
@@ -89,15 +96,79 @@ def connected(scheduler: str | None, workers: int) -> Iterator[Client]:
                     "worker processes do not start on this machine",
                     hint="pass fewer --workers; a Python script calls volconv under if __name__ == '__main__':",
                 ) from error
-            scheduler = opened.enter_context(cluster)
-        try:
-            client = opened.enter_context(Client(scheduler, timeout=PATIENCE, set_as_default=False))
-        except (OSError, ValueError) as error:
-            raise ClusterError(
-                f"no scheduler answers at {scheduler} ({' '.join(str(error).split())[:120]})",
-                hint="start one with 'dask scheduler', or pass --workers N (workers=) for processes of this machine",
-            ) from error
+            yield opened.enter_context(Client(opened.enter_context(cluster), set_as_default=False))
+            return
+        _check_scheduler(scheduler)
+        client = opened.enter_context(Client(scheduler, timeout=PATIENCE, set_as_default=False))
+        _check_workers(client, scheduler)
         yield client
+
+
+def _check_scheduler(address: str) -> None:
+    """Make sure that a scheduler answers: a client would wait for ever for something else that listens there.
+
+    Raises
+    ------
+    ClusterError
+    """
+    from distributed import Security
+    from distributed.core import rpc
+    from distributed.utils import LoopRunner
+
+    async def ask() -> Any:
+        async with rpc(address, connection_args=Security().get_connection_args("client"), timeout=PATIENCE) as there:
+            return await there.identity()
+
+    async def ask_in_time() -> Any:
+        return await asyncio.wait_for(ask(), PATIENCE)
+
+    runner = LoopRunner(asynchronous=False)
+    runner.start()
+    try:
+        told = runner.run_sync(ask_in_time)
+        kind = told.get("type") if isinstance(told, dict) else None
+        why = "" if kind == "Scheduler" else f"it is a {kind}"
+    except Exception as error:  # noqa: BLE001  # of any kind, as what listens there may be anything
+        why = _one_line(error)
+    finally:
+        runner.stop()
+    if why:
+        tls = "; tls:// needs Dask's own configuration of TLS here, too" if address.startswith("tls:") else ""
+        raise ClusterError(
+            f"no scheduler answers at {address} ({why})",
+            hint=f"start one with 'dask scheduler', or pass --workers N (workers=) for processes of this machine{tls}",
+        )
+
+
+def _check_workers(client: Client, address: str) -> None:
+    """Make sure that there are workers, and have what a task needs before they get any: they would die of it.
+
+    Raises
+    ------
+    ClusterError
+    """
+    try:
+        client.wait_for_workers(1, timeout=WORKERS_PATIENCE)
+    except TimeoutError as error:
+        raise ClusterError(
+            f"the scheduler at {address} has no workers, {WORKERS_PATIENCE} s long",
+            hint=f"start some with 'dask worker {address}'",
+        ) from error
+    # What is asked must itself need no volconv there.
+    found = client.run(resolve_name, "volconv:__version__", on_error="return")
+    try:
+        found[address] = client.run_on_scheduler(resolve_name, "volconv:__version__")
+    except ImportError as error:
+        found[address] = error
+    except ValueError:  # it may be closed to questions
+        pass
+    for where, version in found.items():
+        if version != __version__:
+            what = f"it has {version}" if isinstance(version, str) else _one_line(version)
+            raise ClusterError(
+                f"{where} must have volconv {__version__} ({what})",
+                hint="scheduler and workers need the same as is here",
+            )
 
 
 def results(
@@ -138,7 +209,7 @@ def results(
     try:
         with _told(level):
             hand_out()
-        for future, told in ended:
+        for future, told in _as_they_end(ended, client, level):
             _, part = running.pop(future.key)
             with _told(f"{level}: block {_place(part)}"):
                 done = told if future.status == "finished" else future.result()
@@ -151,6 +222,35 @@ def results(
             client.cancel([future for future, _ in running.values()], force=True)
 
 
+def _as_they_end(ended: as_completed, client: Client, level: str) -> Iterator[tuple[Future, Any]]:
+    """Tasks that ended and what they told, as long as there are workers.
+
+    Raises
+    ------
+    ClusterError
+    """
+    patience = WORKERS_PATIENCE if client.cluster is not None else CLUSTERS_PATIENCE
+    looked = seen = monotonic()
+    while not ended.is_empty():
+        if ended.has_ready():
+            yield from ended.next_batch(block=False)
+            looked = seen = monotonic()
+            continue
+        sleep(_LOOK)
+        if monotonic() - looked < _LOOK_AT_WORKERS:
+            continue
+        with _told(level):
+            there = client.nthreads()
+        looked = monotonic()
+        if there:
+            seen = looked
+        elif looked - seen > patience:
+            raise ClusterError(
+                f"{level}: no worker was there for {patience} s",
+                hint="where each ends as it begins, for want of memory: fewer --workers (workers=); --resume goes on",
+            )
+
+
 def _on_worker(name: str, part: Region, work: Work) -> Done:
     """Do a task with this thread's share of a worker's memory."""
     from distributed import get_worker
@@ -158,14 +258,22 @@ def _on_worker(name: str, part: Region, work: Work) -> Done:
     worker = get_worker()
     limit = worker.memory_manager.memory_limit
     bound = work.memory if not limit else min(work.memory, int(limit * OF_A_LIMIT))
-    return compute(replace(work, memory=share(bound, worker.state.nthreads)), name, part)
+    told: VolconvError
+    try:
+        return compute(replace(work, memory=share(bound, worker.state.nthreads)), name, part)
+    except VolconvError as error:
+        told = type(error)(error.message, hint=error.hint)
+    except MemoryError:
+        told = OutOfMemoryError("a worker has no memory left", hint="pass less --memory (memory=)")
+    except Exception as error:  # noqa: BLE001  # whatever it is, it comes with its place
+        told = ClusterError(_one_line(error))
+    raise told  # alone: of what it came from not all can be sent
 
 
 @contextlib.contextmanager
 def _told(place: str) -> Iterator[None]:
     """Say where an error comes from, and put Dask's own into words."""
     from distributed import CancelledError, KilledWorker
-    from distributed.scheduler import NoWorkerError
 
     try:
         yield
@@ -176,15 +284,15 @@ def _told(place: str) -> Iterator[None]:
             f"{place}: its workers died, the last of {error.allowed_failures + 1} on {error.last_worker.address}",
             hint="their logs may tell why; for want of memory, pass less --memory (memory=)",
         ) from error
-    except NoWorkerError as error:
-        raise ClusterError(
-            f"{place}: no worker was there for {error.timeout:g} s",
-            hint="where each ends as it begins, for want of memory: fewer --workers (workers=); --resume goes on",
-        ) from error
     except (CancelledError, OSError) as error:
         raise ClusterError(f"{place}: the scheduler, or its connection, is lost", hint="--resume goes on") from error
-    except ImportError as error:
-        raise ClusterError(f"{place}: a worker lacks a package ({error})", hint="install the same there") from error
+    except Exception as error:
+        raise ClusterError(f"{place}: {_one_line(error)}", hint="--resume goes on") from error
+
+
+def _one_line(error: Any) -> str:
+    """What an error is, and says, in few words."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200].removesuffix(": ")
 
 
 def _place(part: Region) -> str:

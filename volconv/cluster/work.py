@@ -48,24 +48,22 @@ class Inputs:
     names : tuple of str
     reading : dict
         Keywords of :func:`volconv.open_volume`.
-    mask : str, optional
+    mask : Inputs, optional
     """
 
     names: tuple[str, ...]
     reading: Mapping[str, Any]
-    mask: str | None = None
+    mask: Inputs | None = None
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[OpenVolume, OpenVolume | None]]:
         """The source, and the mask if there is one."""
         with contextlib.ExitStack() as files:
+            labels = files.enter_context(self.mask.opened())[0] if self.mask is not None else None
             if len(self.names) > 1:
                 volume = files.enter_context(open_stack(self.names, **self.reading))
             else:
                 volume = files.enter_context(open_volume(self.names[0], **self.reading))
-            labels = None
-            if self.mask is not None:
-                labels = files.enter_context(open_volume(self.mask, spacing=self.reading.get("spacing")))
             yield volume, labels
 
 
@@ -75,20 +73,22 @@ class Finer:
 
     Parameters
     ----------
-    output : str
+    output, run : str
+        As :class:`Work` has them.
     attributes : dict
         What will make it an image.
     number : int
     """
 
     output: str
+    run: str
     attributes: dict[str, Any]
     number: int
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[tuple[OpenVolume, None]]:
         """The level."""
-        with open_level(Unfinished(as_path(self.output)).image, self.attributes, self.number) as volume:
+        with open_level(Unfinished(as_path(self.output), self.run).image, self.attributes, self.number) as volume:
             yield volume, None
 
 
@@ -108,6 +108,8 @@ class Work:
     algorithm : str
         A certain one: the same bits come of it everywhere.
     output : str
+    run : str
+        Its number: the next run that makes this output has another.
     number : int
         Of the level.
     target : VolumeInfo
@@ -125,6 +127,7 @@ class Work:
     kernel_sha256: str
     algorithm: str
     output: str
+    run: str
     number: int
     target: VolumeInfo
     threads: int
@@ -170,12 +173,13 @@ def compute(work: Work, name: str, part: Region) -> Done:
     Raises
     ------
     ClusterError
-        This worker does not see what the run was planned for.
+        This worker does not see what the run was planned for, or the run is no more.
     VolconvError
     """
     if work.version != __version__:
         raise ClusterError(f"a worker has volconv {__version__} (got {work.version} here)")
-    unfinished = Unfinished(as_path(work.output))
+    unfinished = Unfinished(as_path(work.output), work.run)
+    unfinished.check()
     with work.source.opened() as (volume, labels):
         mask = None if labels is None else (labels.names[0], labels.info)
         job = resolve_job(volume.info, **work.options, source_name=" + ".join(volume.names) or "volume", mask=mask)
@@ -188,10 +192,13 @@ def compute(work: Work, name: str, part: Region) -> Done:
         for end, reading in ((volume, plan.traffic.source), (labels, plan.traffic.mask)):
             if end is not None:
                 end.expect(Reading(reading.in_turn, reading.cache, spool_folder(as_path(work.output))))
-        sink = SharedLevel(unfinished.image, work.number, work.target, plan.traffic.target_cache)
+        sink = SharedLevel(
+            unfinished.image, work.number, work.target, plan.traffic.target_cache, check=unfinished.check
+        )
         outcome = run(plan, volume, sink, job.weight, job.bias, labels)
         sink.commit()
     done = Done(outcome.counts, sink.ranges.known(), outcome.halvings, peak_memory())
+    unfinished.check()
     unfinished.mark(name, asdict(done))
     return done
 

@@ -6,6 +6,7 @@ import contextlib
 import math
 import os
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from volconv.io.omezarr.store import load_zarr, opened_store, together, writing
 from volconv.io.volume import NewVolume
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 #: Chunks are written as they are, those of zeros too: bit by bit, with the sign of a zero.
 AS_IT_IS: Any = {"write_empty_chunks": True}
+
+#: Seconds.
+_CHECKED_EVERY = 1.0
 
 
 def opened_array(store: Any, path: str) -> Any:
@@ -171,6 +175,8 @@ class SharedLevel(NewVolume):
         Of the level.
     cache_bytes : int
         As :class:`LevelArray` has it.
+    check : callable
+        Called every second, before values are stored: raises where they no longer shall be.
 
     Raises
     ------
@@ -178,8 +184,11 @@ class SharedLevel(NewVolume):
         It cannot be written.
     """
 
-    def __init__(self, image: Path, number: int, info: VolumeInfo, cache_bytes: int = 0) -> None:
+    def __init__(
+        self, image: Path, number: int, info: VolumeInfo, cache_bytes: int = 0, *, check: Callable[[], None]
+    ) -> None:
         self.info = info
+        self._check, self._checked = check, monotonic()
         self.ranges = Ranges(info.shape[1])
         self._image = image
         self._regions: list[Region] = []
@@ -191,6 +200,9 @@ class SharedLevel(NewVolume):
     def write(self, region: Region, values: NDArray[Any]) -> None:
         """Store the values of a region."""
         check_block(self.info, region, values)
+        if monotonic() - self._checked > _CHECKED_EVERY:
+            self._check()
+            self._checked = monotonic()
         self._array.write(region, values)
         self._regions.append(region)
         self.ranges.widen(region, values)

@@ -21,8 +21,6 @@ from volconv.io.target import FolderTarget, check_folder_target
 from volconv.io.volume import Access, NewVolume, VolumeInfo
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from numpy.typing import NDArray
 
     from volconv.geometry import Geometry
@@ -62,8 +60,7 @@ def describe_new(request: Request) -> VolumeInfo:
         )
     load_zarr(str(request.path), WriteError)
     if isinstance(request.path, Url):
-        if not (request.shared and Unfinished(request.path).facts() is not None):
-            _check_empty(request.path)
+        _check_url(request.path, shared=request.shared)
     else:
         check_folder_target(request.path, mkdir=request.mkdir)
     layout = _laid_out(request)
@@ -183,7 +180,8 @@ class ZarrSink(NewVolume):
                     remove_partial(self._target.temporary)
                 self._target.commit()
             if self._unfinished is not None:
-                self._unfinished.remove()
+                with contextlib.suppress(WriteError):  # the image is there
+                    self._unfinished.remove()
         except BaseException:
             self.abort()
             raise
@@ -335,15 +333,27 @@ def _zarr_format(layout: Layout) -> int:
     return 2 if layout.version == "0.4" else 3
 
 
-def _check_empty(url: Path) -> None:
-    """Refuse a URL at which something lies.
+def _check_url(url: Url, *, shared: bool) -> None:
+    """Refuse a URL at which something lies, unless it is what a run left that may be gone on with.
 
     Raises
     ------
     OutputExistsError
+    ParameterError
+        Its name would be taken for a pattern, by which objects of others might be removed.
     WriteError
         The store cannot be asked.
     """
+    if any(mark in str(url) for mark in "*?["):
+        raise ParameterError(f"a URL to write to must hold none of * ? [ (got {url})")
+    unfinished = Unfinished(url)
+    if unfinished.facts() is not None:
+        if shared:
+            return
+        raise OutputExistsError(
+            f"{url}: a run of several processes did not finish it, and left {unfinished.root}",
+            hint=f"--workers N --resume (workers=, resume=) goes on with it; or remove {unfinished.root} and {url}",
+        )
     with writing(str(url)):
         store = opened_store(url, WriteError, read_only=False)
         (empty,) = together([store.is_empty("")])
