@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -159,17 +161,22 @@ def test_workers_that_are_always_killed_end_the_run():
         assert one.numpy().tobytes() == gone_on_with.numpy().tobytes()
 
 
-def test_workers_that_are_killed_before_they_have_a_task_end_the_run():
+def impatient(output, *more):
+    """A run that waits 3 s for workers."""
     program = (
         "import volconv.cluster.scheduler, sys\n"
-        "volconv.cluster.scheduler.WORKERS_PATIENCE = 3\n"
+        "volconv.cluster.scheduler.WORKERS_PATIENCE = volconv.cluster.scheduler.CLUSTERS_PATIENCE = 3\n"
         "if __name__ == '__main__':\n"
         "    from volconv_cli.main import main\n"
         "    sys.exit(main(sys.argv[1:]))\n"
     )
     Path("impatient.py").write_text(program)
-    line = [sys.executable, "impatient.py", *command("early.zarr", "--workers", "2")[1:]]
-    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    line = [sys.executable, "impatient.py", *command(output, *more)[1:]]
+    return subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+
+
+def test_workers_that_are_killed_before_they_have_a_task_end_the_run():
+    process = impatient("early.zarr", "--workers", "2")
     while not Path("early.zarr.unfinished/run.json").is_file():
         time.sleep(0.02)
     kill_workers(process)
@@ -255,36 +262,57 @@ def test_a_block_that_fails_is_told_with_its_place():
 # --- a cluster
 
 
-@pytest.fixture
-def cluster():
-    """Address of a Dask scheduler with two workers, one of two threads; and the processes."""
+#: Dask's command; and where volconv is not installed.
+DASK = "from dask.__main__ import main; main()"
+BARE = f"import sys; sys.modules['volconv'] = None; {DASK}"
+
+
+@contextlib.contextmanager
+def dask(*workers, scheduler=DASK):
+    """Address of a Dask scheduler with workers, each with some options; and the processes."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    address, dask = f"tcp://127.0.0.1:{port}", [sys.executable, "-m", "dask"]
-    started = [
-        subprocess.Popen([*dask, *line.split()], cwd="/", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for line in (
-            f"scheduler --host 127.0.0.1 --port {port} --no-dashboard",
-            f"worker {address} --nthreads 2 --memory-limit 2GiB --no-dashboard",
-            f"worker {address} --nthreads 1 --memory-limit 1GiB --no-dashboard",
-        )
+    address = f"tcp://127.0.0.1:{port}"
+    lines = [
+        (scheduler, f"scheduler --host 127.0.0.1 --port {port} --no-dashboard"),
+        *((code, f"worker {address} {options} --no-dashboard") for code, options in workers),
     ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    started = [subprocess.Popen([sys.executable, "-c", code, *line.split()], cwd="/", **quiet) for code, line in lines]
     try:
         with client_of(address) as client:
-            client.wait_for_workers(2, timeout=60)
+            if workers:
+                client.wait_for_workers(len(workers), timeout=60)
         yield address, started
     finally:
         for process in started[::-1]:
             process.terminate()
         for process in started:
-            process.wait(timeout=30)
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+@pytest.fixture
+def cluster():
+    """A scheduler with two workers, one of two threads."""
+    with dask((DASK, "--nthreads 2 --memory-limit 2GiB"), (DASK, "--nthreads 1 --memory-limit 1GiB")) as started:
+        yield started
 
 
 def client_of(address):
     from distributed import Client
 
-    return Client(address, timeout=30, set_as_default=False)
+    deadline = time.monotonic() + 60
+    while True:  # it may not have begun to listen
+        try:
+            return Client(address, timeout=5, set_as_default=False)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
 
 
 def test_workers_of_a_scheduler(cluster):
@@ -331,14 +359,84 @@ def test_a_scheduler_that_dies(cluster):
     run("lost.zarr", "--workers", "2", "--resume")
 
 
-def test_nobody_answers():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    said = run("nobody.zarr", "--scheduler", address, code=1)
+def test_a_worker_that_cannot_write_says_so(cluster):
+    address, _ = cluster
+    process = begun("array.zarr", "--scheduler", address)
+    (array,) = Path("array.zarr.unfinished").glob("*/image/0/zarr.json")
+    array.unlink()
+    code, said = ended(process)
+    assert code == 1
+    said_so = r"volconv: error: array\.zarr: block z .*: .*image: cannot be written: No array found .*\n"
+    assert re.fullmatch(said_so, said), said
+
+
+def test_a_scheduler_whose_workers_all_go(cluster):
+    address, (_, *workers) = cluster
+    process = impatient("gone.zarr", "--scheduler", address)
+    while not marks_of("gone.zarr"):
+        time.sleep(0.02)
+    for worker in workers:
+        worker.terminate()
+    code, said = ended(process)
+    assert code == 1
+    assert said.startswith("volconv: error: gone.zarr: no worker was there for 3 s; "), said
+    assert said.count("\n") == 1
+    run("gone.zarr", "--workers", "2", "--resume")
+
+
+def test_a_scheduler_without_workers():
+    with dask() as (address, _):
+        code, said = ended(impatient("empty.zarr", "--scheduler", address))
+    assert code == 1
+    start = f"start some with 'dask worker {address}'"
+    assert said == f"volconv: error: the scheduler at {address} has no workers, 3 s long; {start}\n"
+
+
+@pytest.mark.parametrize("who", ["scheduler", "worker", "worker with a nanny"])
+def test_who_lacks_volconv_says_so(who):
+    code = BARE if who == "worker" else DASK
+    options = "--no-nanny" if who == "worker" else ""
+    if who == "worker with a nanny":
+        Path("bare").mkdir(exist_ok=True)
+        Path("bare/preload.py").write_text("import sys\nsys.modules['volconv'] = None\n")
+        options = f"--preload {Path('bare/preload.py').absolute()}"
+    with dask((code, options), scheduler=BARE if who == "scheduler" else DASK) as (address, _):
+        said = run("lacks.zarr", "--scheduler", address, code=1)
+    assert re.fullmatch(
+        rf"volconv: error: tcp://\S+ must have volconv {re.escape(volconv.__version__)} \(ModuleNotFoundError: .*\); "
+        "scheduler and workers need the same as is here\n",
+        said,
+    ), said
+    assert not Path("lacks.zarr.unfinished").exists()
+
+
+@pytest.mark.parametrize("what", ["nothing", "silence", "HTTP", "a worker", "no certificate"])
+def test_what_is_no_scheduler(what):
+    with contextlib.ExitStack() as opened:
+        listener = opened.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        if what == "silence":
+            listener.listen()
+        elif what == "HTTP":
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+            opened.enter_context(contextlib.closing(server.socket))
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            opened.callback(server.shutdown)
+            address = f"tcp://127.0.0.1:{server.server_address[1]}"
+        elif what == "a worker":
+            scheduler, _ = opened.enter_context(dask((DASK, "--no-nanny")))
+            with client_of(scheduler) as client:
+                (address,) = client.scheduler_info()["workers"]
+        elif what == "no certificate":
+            address = "tls://127.0.0.1:8786"
+        started = time.monotonic()
+        said = run("nobody.zarr", "--scheduler", address, code=1)
     assert said.startswith(f"volconv: error: no scheduler answers at {address} ("), said
     assert said.count("\n") == 1
+    assert ("it is a Worker" in said) == (what == "a worker")
+    assert ("tls:// needs" in said) == (what == "no certificate")
+    assert time.monotonic() - started < 60
     assert not Path("nobody.zarr.unfinished").exists()
 
 
