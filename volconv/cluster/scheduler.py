@@ -12,7 +12,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 from volconv import __version__
-from volconv.cluster.work import compute
+from volconv.cluster.work import Done, compute
 from volconv.errors import ClusterError, OutOfMemoryError, VolconvError
 from volconv.memory import share
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from distributed import Client, Future, as_completed
 
-    from volconv.cluster.work import Done, Work
+    from volconv.cluster.work import Work
     from volconv.region import Region
 
 INSTALL = "pip install 'volconv[distributed]'"
@@ -211,9 +211,11 @@ def results(
             hand_out()
         for future, told in _as_they_end(ended, client, level):
             _, part = running.pop(future.key)
+            # Not asked of the future: its worker may be dead by now, and the task waiting for another one.
             with _told(f"{level}: block {_place(part)}"):
-                done = told if future.status == "finished" else future.result()
-            yield part, done
+                if not isinstance(told, Done):
+                    raise told[1] if isinstance(told, tuple) else told
+            yield part, told
             with _told(level):
                 hand_out()
     finally:
