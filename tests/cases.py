@@ -5,11 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 MODES = ("zeros", "reflect", "replicate", "circular", "symmetric")
 FLOATS = ("float16", "float32", "float64", "complex64", "complex128")
 DTYPES = ("float16", "float32", "float64", "complex64", "complex128", "int16", "uint8")
+
+
+def few(parameters, *kept):
+    """Parameters of a test, of which all but a few are left to the slow tests."""
+    return [one if one in kept else pytest.param(one, marks=pytest.mark.slow) for one in parameters]
 
 
 @dataclass(frozen=True)

@@ -272,7 +272,10 @@ def test_the_spacing_goes_from_format_to_format():
         ["--stride", "3,1,2", "--padding", "2,3,4", "--dilation", "2,1,3"],
     ],
 )
-@pytest.mark.parametrize("affine", [np.diag([1.5, 2, 3, 1]), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize(
+    "affine",
+    [pytest.param(np.diag([1.5, 2, 3, 1]), id="straight", marks=pytest.mark.slow), pytest.param(OBLIQUE, id="oblique")],
+)
 def test_a_bright_voxel_stays_where_it_is_in_the_world(options, affine):
     weight = np.zeros((3, 3, 3))
     weight[1, 1, 1] = 1

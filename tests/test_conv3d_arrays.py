@@ -413,7 +413,7 @@ print((kilobytes("VmHWM") - before) * 1024 - x.nbytes - out.nbytes)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the peak of a process is read from /proc")
-@pytest.mark.parametrize("dtype", ["float32", "uint8"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("uint8", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", ["zeros", pytest.param("reflect", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("algorithm", ["direct", "channels", "winograd", "gemm"])
 def test_memory_is_input_output_and_at_most_100_megabytes(dtype, mode, algorithm):

@@ -344,8 +344,6 @@ def test_the_folder_of_the_output_vanishes(tmp_path, kind):
     ("kind", "more"),
     [
         ("NIfTI", []),
-        ("NIfTI", ["-f"]),
-        ("slices", []),
         *(pytest.param(kind, more, marks=slow) for kind in OUTPUTS for more in ([], ["-f"])),
     ],
 )

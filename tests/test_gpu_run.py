@@ -77,7 +77,9 @@ def test_agrees_with_naive_sums(algorithm, data, dtype):
     assert_matches(got, expected, allowed(got.dtype, x, w, b, **case.reference_parameters))
 
 
-@pytest.mark.parametrize("algorithm", ["direct", "gemm", "separable", "fft"])
+@pytest.mark.parametrize(
+    "algorithm", ["direct", "fft", *(pytest.param(name, marks=pytest.mark.slow) for name in ("gemm", "separable"))]
+)
 @pytest.mark.parametrize(
     "options",
     [{"padding": 1}, pytest.param({"stride": 2, "padding_mode": "circular", "padding": 1}, marks=pytest.mark.slow)],

@@ -59,9 +59,9 @@ print(at, *told)
     "options",
     [
         {},
-        {"chunks": "7,9,11"},
+        pytest.param({"chunks": "7,9,11"}, marks=pytest.mark.slow),
         {"compression": "gzip", "chunks": "8,16,16"},
-        {"compression": "lzf", "chunks": "5,32,32"},
+        pytest.param({"compression": "lzf", "chunks": "5,32,32"}, marks=pytest.mark.slow),
     ],
 )
 def test_a_full_disk_or_an_interrupt_is_no_crash(tmp_path, options, failure, expected):

@@ -178,7 +178,13 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("options", "said"), CHANGES, ids=[" ".join(options) for options, _ in CHANGES])
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        pytest.param(*change, id=" ".join(change[0]), marks=[pytest.mark.slow] if number % 3 else [])
+        for number, change in enumerate(CHANGES)
+    ],
+)
 def test_what_differs_is_told_and_nothing_is_replaced(capsys, options, said):
     np.save("k.npy", np.full((3, 3, 3), 0.5, np.float32))
     volconv("apply", "in.nii", *LINE, "-o", "o.h5", "-q")

@@ -199,6 +199,7 @@ def test_a_dict_in_a_dict_many_times_over():
     refused("w.pt", "w.pt must have at most 30 containers in each other")
 
 
+@pytest.mark.slow
 def test_a_pickle_without_end():
     archive(b"]" * 3_000_000)
     refused("w.pt", "must have pickles of at most 2000000 steps")
@@ -207,6 +208,7 @@ def test_a_pickle_without_end():
     refused("w.pt", "must have a pickle of at most 32 MB")
 
 
+@pytest.mark.slow
 def test_nested_tuples_take_no_stack():
     archive(b"}" + b")" + b"\x85" * 1_000_000 + b"I1\ns.")
     refused("w.pt", "it holds no arrays")
