@@ -14,6 +14,8 @@ import pytest
 @pytest.fixture(scope="session")
 def server(tmp_path_factory):
     """moto's server on a free port of the loopback, and a bucket in it."""
+    for package in ("moto", "s3fs"):
+        pytest.importorskip(package, reason="pip install '.[dev]'")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

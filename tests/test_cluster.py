@@ -358,6 +358,7 @@ def test_of_two_runs_at_once_one_goes_on(here, monkeypatch):
     assert names(".") == ["a.zarr", "b.zarr.unfinished"]  # the other's
 
 
+@pytest.mark.slow
 def test_an_image_that_is_complete_stays_whatever_happens_then(here, monkeypatch):
     import fsspec
 
@@ -430,6 +431,7 @@ def test_at_a_url(here):
         system.rm("/tests", recursive=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", [0, 3])
 def test_at_a_url_the_later_of_two_runs_goes_on(here, task):
     import fsspec
@@ -465,6 +467,7 @@ def test_a_task_of_a_run_that_is_no_more_writes_nothing(here):
     assert {path: path.stat().st_mtime_ns for path in Path("b.zarr.unfinished").rglob("*")} == before
 
 
+@pytest.mark.slow
 def test_a_task_notices_in_its_middle_that_its_run_is_no_more(here, monkeypatch):
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
     monkeypatch.setattr("volconv.io.omezarr.level._CHECKED_EVERY", 0)
@@ -486,6 +489,7 @@ def test_a_task_notices_in_its_middle_that_its_run_is_no_more(here, monkeypatch)
     assert not here.done
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_goes_on_with_ends(here):
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
 
@@ -503,6 +507,7 @@ def test_a_run_that_another_process_goes_on_with_ends(here):
     assert names(".") == ["a.zarr", "b.zarr"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here")
 def test_the_mask_is_what_was_opened():
     masks = np.zeros((2, 1, 17, 19, 31), np.uint8)
@@ -515,6 +520,7 @@ def test_the_mask_is_what_was_opened():
     assert_same_image("one.zarr", "many.zarr")
 
 
+@pytest.mark.slow
 def test_a_mask_that_changed_is_another_run(here, monkeypatch):
     monkeypatch.setattr("volconv.provenance.DIGEST_BYTES", 0)
     monkeypatch.setattr("volconv.provenance._pieces", lambda *_: [])  # no sample falls on what changes
