@@ -124,6 +124,7 @@ def test_threads_and_memory_are_shared():
     assert outcome.report.plan.threads == max(1, thread_count(None) // 2)
 
 
+@pytest.mark.slow
 def test_a_volume_that_needs_more_than_its_share_of_memory_is_done_alone():
     small = volumes(3)
     with h5py.File("large.h5", "w") as file:  # a piece of it takes more than a third of the bound

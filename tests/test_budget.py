@@ -69,6 +69,7 @@ def planned(params, ends, memory, algorithm="auto", threads=2):
     )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=80)
 @given(runs(), st.sampled_from([130, 150, 200, 256, 512, 4096]), st.sampled_from([1, 2, 8, 64]))
 def test_every_plan_is_below_its_bound_or_says_what_would_do(run, mebibytes, threads):

@@ -165,6 +165,7 @@ def test_channels_named_by_stdin(monkeypatch):
     assert read("o.nii").shape == (1, 2, 9, 10, 11)
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text():
     """As file systems of Linux allow them: bytes, whatever they are."""
     name = b"a\xff\x80\n.nii"
@@ -398,6 +399,7 @@ def test_ctrl_c_leaves_a_terminal_clean(jobs):
     assert lines[-1] == ""
 
 
+@pytest.mark.slow
 def test_one_bound_on_memory_for_all():
     """Twice as much as it would be held, were all four volumes in memory."""
     files = [str(make_nifti(f"{i}.nii", noise((200, 250, 250), seed=i))) for i in range(4)]

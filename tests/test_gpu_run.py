@@ -64,7 +64,7 @@ def can(algorithm, x, w, **parameters):
 
 
 @pytest.mark.parametrize("algorithm", [a for a in ALGORITHMS if a != "auto"])
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(data=st.data(), dtype=st.sampled_from(["float32", "float64", "complex64", "float16"]))
 def test_agrees_with_naive_sums(algorithm, data, dtype):
     case = data.draw(cases("separable" if algorithm == "separable" else "direct"))

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import volconv
+from cases import few
 from command import make_nifti, names, noise
 from command import volconv as command
 from volconv.errors import OutOfMemoryError
@@ -93,7 +94,7 @@ def test_the_command_says_that_memory_ran_out(monkeypatch, capsys):
     assert Path("a.nii").read_bytes() == Path("b.nii").read_bytes()
 
 
-@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("times", few([1, 2, 3], 2))
 def test_blocks_that_find_no_memory_are_halved_until_they_do(monkeypatch, times):
     name = source()
     volconv.apply(name, "a.nii", KERNEL, **OPTIONS)
@@ -115,6 +116,7 @@ def test_reading_that_finds_no_memory(monkeypatch, suffix):
         assert Path("a.nii").read_bytes() == Path("b.nii").read_bytes()
 
 
+@pytest.mark.slow
 def test_no_memory_at_all_is_an_error_and_leaves_nothing(monkeypatch):
     name = source()
     calls = failing(monkeypatch, "volconv.pipeline.Room", lambda _: True)

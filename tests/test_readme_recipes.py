@@ -82,6 +82,7 @@ def test_the_first_two_go_together():
     assert len(Path("smooth.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_an_array_of_slurm():
     for number in (1, 3):
         shell(recipe("#!/bin/bash"), SLURM_ARRAY_TASK_ID=str(number), SLURM_CPUS_PER_TASK="2")
