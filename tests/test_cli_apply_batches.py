@@ -395,7 +395,7 @@ def test_ctrl_c_leaves_a_terminal_clean(jobs):
     lines, _, cursor = screen(shown)
     assert cursor
     assert lines[-2].startswith("volconv: interrupted"), shown[-600:]
-    assert all(" -> " in line or line.startswith("  note") for line in lines[:-2])
+    assert all(" -> " in line or line.startswith("  note") for line in lines[:-2]), lines
     assert lines[-1] == ""
 
 

@@ -124,8 +124,9 @@ class Progress:
 
     def _stop(self) -> None:
         if self._live is not None:
-            self._live.stop()
-            self._live, signals.lines = None, 0
+            with signals.drawing:
+                self._live.stop()
+                self._live, signals.lines = None, 0
 
     def _draw(self) -> None:
         assert self._bars is not None  # noqa: S101
@@ -142,10 +143,11 @@ class Progress:
                 amount=size(int(done)),
                 rate=_rate(done, seconds),
             )
-        self._live.refresh()
+        with signals.drawing:
+            self._live.refresh()
+            # An interruption takes them away without asking anyone.
+            signals.lines = min(len(self._bars.tasks), self._bars.console.size.height)
         self._drawn = monotonic()
-        # An interruption takes them away without asking anyone.
-        signals.lines = min(len(self._bars.tasks), self._bars.console.size.height)
 
 
 def _bars() -> Bars:

@@ -11,8 +11,13 @@ from typing import NoReturn
 #: What a command has to add when it ends so.
 remark = ""
 
-#: Lines that stand at the foot of the terminal, and go when a command ends so; the cursor is in the last.
+#: Lines that stand at the foot of the terminal, and go when a command ends so; the cursor is in the last. Who draws
+#: them holds the lock until their number is right.
 lines = 0
+drawing = threading.RLock()
+
+#: Seconds that an end waits for who draws: a terminal may have been stopped.
+_PATIENCE = 0.5
 
 SAID = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
 
@@ -58,6 +63,7 @@ def _end(number: int) -> NoReturn:
     try:
         if (target := sys.modules.get("volconv.io.target")) is not None:  # otherwise there are no temporary files
             target.discard_unfinished()
+        drawing.acquire(timeout=_PATIENCE)  # nobody draws from here on
         # Not by sys.stderr, which another thread may hold; on a terminal, bars go and the cursor comes back.
         bars = "\x1b[2K\x1b[1A" * (lines - 1)
         clear = f"\r{bars}\x1b[2K\x1b[?25h" if os.isatty(2) else ""
