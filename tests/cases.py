@@ -15,11 +15,11 @@ DTYPES = ("float16", "float32", "float64", "complex64", "complex128", "int16", "
 
 def few(parameters, *kept):
     """Parameters of a test, of which all but a few are left to the slow tests."""
-    rest = [one if isinstance(one, tuple) else (one,) for one in parameters]
-    return [
-        one if one in kept else pytest.param(*values, marks=pytest.mark.slow)
-        for one, values in zip(parameters, rest, strict=True)
-    ]
+
+    def slow(one):
+        return pytest.param(*(one if isinstance(one, tuple) else (one,)), marks=pytest.mark.slow)
+
+    return [one if one in kept else slow(one) for one in parameters]
 
 
 @dataclass(frozen=True)

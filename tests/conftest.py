@@ -1,4 +1,4 @@
-"""What tests of several files share: a real object store."""
+"""What tests of several files share: a real object store, and one in memory."""
 
 from __future__ import annotations
 
@@ -58,3 +58,14 @@ def bucket(store):
     name = f"bucket-{os.urandom(4).hex()}"
     store.mkdir(name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def memory():
+    """URL of an empty place in this process."""
+    import fsspec
+
+    system = fsspec.filesystem("memory")
+    yield "memory://tests"
+    if system.exists("/tests"):
+        system.rm("/tests", recursive=True)

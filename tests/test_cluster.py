@@ -8,6 +8,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import zarr
@@ -359,36 +360,30 @@ def test_of_two_runs_at_once_one_goes_on(here, monkeypatch):
 
 
 @pytest.mark.slow
-def test_an_image_that_is_complete_stays_whatever_happens_then(here, monkeypatch):
-    import fsspec
-
+def test_an_image_that_is_complete_stays_whatever_happens_then(here, monkeypatch, memory):
     system = fsspec.filesystem("memory")
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
-
     remove = Unfinished.remove
 
     def gone(_):
         raise WriteError("the store is gone")
 
-    try:
-        for output in ("memory://tests/b.zarr", "b.zarr"):
-            monkeypatch.setattr(Unfinished, "remove", gone)
-            assert volconv.apply("a.zarr", output, **HOW).status == "done"
-            with open_volume(output) as image:
-                made = image.numpy()
-            monkeypatch.setattr(Unfinished, "remove", remove)
-            # The marks are still there; what they tell of goes, and is made anew.
-            system.rm("/tests/b.zarr", recursive=True) if "//" in output else shutil.rmtree(output)
-            here.done[:] = []
-            report = volconv.apply("a.zarr", output, resume=True, **HOW)
-            assert report.cluster.resumed == 0
-            assert len(here.done) == report.cluster.tasks
-            with open_volume(output) as image:
-                np.testing.assert_array_equal(image.numpy(), made)
-        assert not [name for name in system.find("/tests") if "unfinished" in name]
-        assert not Path("b.zarr.unfinished").exists()
-    finally:
-        system.rm("/tests", recursive=True)
+    for output in (f"{memory}/b.zarr", "b.zarr"):
+        monkeypatch.setattr(Unfinished, "remove", gone)
+        assert volconv.apply("a.zarr", output, **HOW).status == "done"
+        with open_volume(output) as image:
+            made = image.numpy()
+        monkeypatch.setattr(Unfinished, "remove", remove)
+        # The marks are still there; what they tell of goes, and is made anew.
+        system.rm("/tests/b.zarr", recursive=True) if "//" in output else shutil.rmtree(output)
+        here.done[:] = []
+        report = volconv.apply("a.zarr", output, resume=True, **HOW)
+        assert report.cluster.resumed == 0
+        assert len(here.done) == report.cluster.tasks
+        with open_volume(output) as image:
+            np.testing.assert_array_equal(image.numpy(), made)
+    assert not [name for name in system.find("/tests") if "unfinished" in name]
+    assert not Path("b.zarr.unfinished").exists()
 
 
 def test_a_run_that_did_nothing_leaves_nothing(here):
@@ -399,52 +394,41 @@ def test_a_run_that_did_nothing_leaves_nothing(here):
     assert names(".") == ["a.zarr"]
 
 
-def test_at_a_url(here):
-    import fsspec
-
-    system = fsspec.filesystem("memory")
-    try:
-        written("memory://tests/a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
-        volconv.apply("memory://tests/a.zarr", "memory://tests/one.zarr", pyramid=True, **HOW)
-        here.fail_at, here.done[:] = 0, []
-        with pytest.raises(ReadError):
-            volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", **HOW)
-        assert not [name for name in system.find("/tests") if "/b.zarr" in name]
-        here.fail_at = 5
-        with pytest.raises(ReadError):
-            volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", pyramid=True, **HOW)
-        here.fail_at = None
-        with pytest.raises(ReadError, match="is no OME-Zarr image"):
-            open_volume("memory://tests/b.zarr")
-        for how in (HOW, HOW | {"workers": None}, HOW | {"workers": None, "skip_existing": True}):
-            with pytest.raises(OutputExistsError) as error:
-                volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", pyramid=True, **how)
-            if "skip_existing" not in how:
-                assert "goes on with it; or remove memory://tests/b.zarr.unfinished and memory://" in error.value.hint
-        here.done[:] = []
-        more = {"pyramid": True, "resume": True, "skip_existing": True}
-        report = volconv.apply("memory://tests/a.zarr", "memory://tests/b.zarr", **more, **HOW)
-        assert report.cluster.resumed == 5
-        assert_same_image_at("memory://tests/one.zarr", "memory://tests/b.zarr")
-        assert not [name for name in system.find("/tests") if "unfinished" in name]
-    finally:
-        system.rm("/tests", recursive=True)
+def test_at_a_url(here, memory):
+    system, source, one, output = fsspec.filesystem("memory"), *(f"{memory}/{name}.zarr" for name in ("a", "one", "b"))
+    written(source, noise((1, 1, 17, 19, 31)), **CHUNKS)
+    volconv.apply(source, one, pyramid=True, **HOW)
+    here.fail_at, here.done[:] = 0, []
+    with pytest.raises(ReadError):
+        volconv.apply(source, output, **HOW)
+    assert not [name for name in system.find("/tests") if "/b.zarr" in name]
+    here.fail_at = 5
+    with pytest.raises(ReadError):
+        volconv.apply(source, output, pyramid=True, **HOW)
+    here.fail_at = None
+    with pytest.raises(ReadError, match="is no OME-Zarr image"):
+        open_volume(output)
+    alone = {"workers": None}
+    for how in (HOW, HOW | alone, HOW | alone | {"skip_existing": True}):
+        said = r"goes on with it; or remove memory://tests/b\.zarr\.unfinished and memory://tests/b\."
+        with pytest.raises(OutputExistsError, match=said):
+            volconv.apply(source, output, pyramid=True, **how)
+    here.done[:] = []
+    report = volconv.apply(source, output, pyramid=True, resume=True, skip_existing=True, **HOW)
+    assert report.cluster.resumed == 5
+    assert_same_image_at(one, output)
+    assert not [name for name in system.find("/tests") if "unfinished" in name]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [0, 3])
-def test_at_a_url_the_later_of_two_runs_goes_on(here, task):
-    import fsspec
-
-    system = fsspec.filesystem("memory")
+def test_at_a_url_the_later_of_two_runs_goes_on(here, memory, task):
+    output = f"{memory}/b.zarr"
     written("a.zarr", noise((1, 1, 17, 19, 31)), **CHUNKS)
-    here.at[task] = lambda: Unfinished(as_path("memory://tests/b.zarr")).begin({"note": "of another"})
-    try:
-        with pytest.raises(ClusterError, match=r"b\.zarr\.unfinished: is no longer that of this run"):
-            volconv.apply("a.zarr", "memory://tests/b.zarr", **HOW)
-        assert json.loads(system.cat_file("/tests/b.zarr.unfinished/run.json"))["note"] == "of another"
-    finally:
-        system.rm("/tests", recursive=True)
+    here.at[task] = lambda: Unfinished(as_path(output)).begin({"note": "of another"})
+    with pytest.raises(ClusterError, match=r"b\.zarr\.unfinished: is no longer that of this run"):
+        volconv.apply("a.zarr", output, **HOW)
+    assert Unfinished(as_path(output)).facts()["note"] == "of another"
 
 
 def test_a_task_of_a_run_that_is_no_more_writes_nothing(here):

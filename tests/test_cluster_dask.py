@@ -71,6 +71,12 @@ def ended(process):
     return process.returncode, said
 
 
+def failed(process):
+    code, said = ended(process)
+    assert code == 1, said
+    return said
+
+
 def workers_of(process):
     """Worker processes that have something to do."""
     with contextlib.suppress(psutil.Error):
@@ -148,8 +154,7 @@ def kill_workers(process, when=bool):
 def test_workers_that_are_always_killed_end_the_run():
     process = begun("doomed.zarr", "--workers", "1", source="a.nii")
     kill_workers(process, when=lambda worker: any(file.path.endswith("a.nii") for file in worker.open_files()))
-    code, said = ended(process)
-    assert code == 1
+    said = failed(process)
     assert re.fullmatch(
         r"volconv: error: doomed\.zarr: block z \d+:\d+, y \d+:\d+, x \d+:\d+: its workers died, the last of 4 on "
         r"tls:\S+; their logs may tell why; for want of memory, pass less --memory \(memory=\)\n",
@@ -180,8 +185,7 @@ def test_workers_that_are_killed_before_they_have_a_task_end_the_run():
     while not Path("early.zarr.unfinished/run.json").is_file():
         time.sleep(0.02)
     kill_workers(process)
-    code, said = ended(process)
-    assert code == 1
+    said = failed(process)
     assert re.fullmatch(
         r"volconv: error: early\.zarr: no worker was there for 3 s; where each ends as it begins, for want of memory: "
         r"fewer --workers \(workers=\); --resume goes on\n",
@@ -192,8 +196,7 @@ def test_workers_that_are_killed_before_they_have_a_task_end_the_run():
 def test_workers_that_do_not_start():
     process = subprocess.Popen(command("none.zarr", "--workers", "2"), stderr=subprocess.PIPE, text=True)
     kill_workers(process)
-    code, said = ended(process)
-    assert code == 1
+    said = failed(process)
     assert said == (
         "volconv: error: worker processes do not start on this machine; pass fewer --workers; a Python script calls "
         "volconv under if __name__ == '__main__':\n"
@@ -351,8 +354,7 @@ def test_a_scheduler_that_dies(cluster):
     address, (scheduler, *_) = cluster
     process = begun("lost.zarr", "--scheduler", address)
     scheduler.kill()
-    code, said = ended(process)
-    assert code == 1
+    said = failed(process)
     assert re.fullmatch(
         r"volconv: error: lost\.zarr: (block .*: )?the scheduler, or its connection, is lost; --resume goes on\n", said
     ), said
@@ -364,8 +366,7 @@ def test_a_worker_that_cannot_write_says_so(cluster):
     process = begun("array.zarr", "--scheduler", address)
     (array,) = Path("array.zarr.unfinished").glob("*/image/0/zarr.json")
     array.unlink()
-    code, said = ended(process)
-    assert code == 1
+    said = failed(process)
     said_so = r"volconv: error: array\.zarr: block z .*: .*image: cannot be written: No array found .*\n"
     assert re.fullmatch(said_so, said), said
 
@@ -377,8 +378,7 @@ def test_a_scheduler_whose_workers_all_go(cluster):
         time.sleep(0.02)
     for worker in workers:
         worker.terminate()
-    code, said = ended(process)
-    assert code == 1
+    said = failed(process)
     assert said.startswith("volconv: error: gone.zarr: no worker was there for 3 s; "), said
     assert said.count("\n") == 1
     run("gone.zarr", "--workers", "2", "--resume")
@@ -386,8 +386,7 @@ def test_a_scheduler_whose_workers_all_go(cluster):
 
 def test_a_scheduler_without_workers():
     with dask() as (address, _):
-        code, said = ended(impatient("empty.zarr", "--scheduler", address))
-    assert code == 1
+        said = failed(impatient("empty.zarr", "--scheduler", address))
     start = f"start some with 'dask worker {address}'"
     assert said == f"volconv: error: the scheduler at {address} has no workers, 3 s long; {start}\n"
 

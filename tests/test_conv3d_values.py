@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import reference
 import volconv
-from cases import DTYPES, cases, few, values
+from cases import DTYPES, MODES, cases, few, values
 from ends import FileSink, FileSource
 from tolerances import BOUND, allowed, assert_matches
 from volconv.dtypes import compute_dtype
@@ -92,16 +92,7 @@ def test_seams_change_no_bit(algorithm, data, dtype):
 
 
 @pytest.mark.parametrize("algorithm", ["direct", "channels", "winograd", "gemm"])
-@pytest.mark.parametrize(
-    "mode",
-    [
-        "zeros",
-        "reflect",
-        pytest.param("circular", marks=pytest.mark.slow),
-        pytest.param("replicate", marks=pytest.mark.slow),
-        pytest.param("symmetric", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("mode", few(MODES, "zeros", "reflect"))
 @pytest.mark.parametrize(("stride", "dilation", "groups"), [(1, 1, 1), ((2, 1, 3), (1, 2, 1), 2), (1, (2, 3, 1), 4)])
 def test_at_least_three_blocks_and_items_an_axis(algorithm, mode, stride, dilation, groups, monkeypatch):
     if algorithm == "winograd" and stride != 1:

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 import pytest
 
+from cases import few
 from volconv.io.hdf5.output import Output
 
 # Every call that changes the file fails once, and from there on; the process must end well after each.
@@ -59,9 +60,8 @@ print(at, *told)
     "options",
     [
         {},
-        pytest.param({"chunks": "7,9,11"}, marks=pytest.mark.slow),
         {"compression": "gzip", "chunks": "8,16,16"},
-        pytest.param({"compression": "lzf", "chunks": "5,32,32"}, marks=pytest.mark.slow),
+        *few([{"chunks": "7,9,11"}, {"compression": "lzf", "chunks": "5,32,32"}]),
     ],
 )
 def test_a_full_disk_or_an_interrupt_is_no_crash(tmp_path, options, failure, expected):

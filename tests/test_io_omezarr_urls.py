@@ -27,15 +27,6 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.fixture
-def memory():
-    """URL of an empty place in this process."""
-    system = fsspec.filesystem("memory")
-    yield "memory://tests"
-    if system.exists("/tests"):
-        system.rm("/tests", recursive=True)
-
-
 def noise(shape, dtype="uint16"):
     return np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
 

@@ -372,8 +372,6 @@ def apply(
             noted: dict[str, Any] = {"algorithm": algorithm, "allow_tf32": allow_tf32, "pyramid": pyramid}
             target["note"] = note(job, volume, labels, options=options, **noted)
         there = existing(destination, target["note"], volume.names) if skip_existing else None
-        if there is not None and there.info is None and cluster is not None and cluster.goes_on_with(str(destination)):
-            there = None
         replaced = () if there is None else there.differences
         if replaced and not overwrite:
             why = f"{destination}: the output already exists, and is not skipped: {', '.join(replaced)}"

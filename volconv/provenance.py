@@ -137,6 +137,11 @@ def existing(destination: str | os.PathLike[str], wanted: str, names: tuple[str,
         with open_volume(destination) as volume:
             info = volume.info
     except VolconvError as error:
+        if isinstance(file, Url):
+            from volconv.io.omezarr.unfinished import Unfinished  # most runs do without
+
+            if Unfinished(file).facts() is not None:
+                return None  # not yet: that is told, or gone on with, where the output is described
         return Existing(None, (f"it cannot be read ({error.message})",))
     other = differences(info.provenance, wanted)
     if not other and any("sha256_of_samples" in one for one in (_facts(wanted) or {})["input"]):

@@ -9,8 +9,6 @@ from volconv.cluster.scheduler import check_installed
 from volconv.cluster.work import DASK_BYTES
 from volconv.engines.cpu.workers import thread_count
 from volconv.errors import ParameterError
-from volconv.io.formats import as_path
-from volconv.io.omezarr.unfinished import Unfinished
 from volconv.memory import LIBRARIES, default_memory, parse_memory
 from volconv.params import parse_integer
 
@@ -77,7 +75,3 @@ class Cluster:
     resume: bool
     threads: int
     memory: int
-
-    def goes_on_with(self, output: str) -> bool:
-        """Whether a run that did not finish an output is there, and is gone on with."""
-        return self.resume and Unfinished(as_path(output)).facts() is not None

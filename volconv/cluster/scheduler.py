@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from dataclasses import replace
@@ -116,22 +115,15 @@ def _check_scheduler(address: str) -> None:
     from distributed.utils import LoopRunner
 
     async def ask() -> Any:
-        async with rpc(address, connection_args=Security().get_connection_args("client"), timeout=PATIENCE) as there:
+        async with rpc(address, connection_args=Security().get_connection_args("client")) as there:
             return await there.identity()
 
-    async def ask_in_time() -> Any:
-        return await asyncio.wait_for(ask(), PATIENCE)
-
-    runner = LoopRunner(asynchronous=False)
-    runner.start()
     try:
-        told = runner.run_sync(ask_in_time)
+        told = LoopRunner(asynchronous=False).run_sync(ask, callback_timeout=PATIENCE)
         kind = told.get("type") if isinstance(told, dict) else None
         why = "" if kind == "Scheduler" else f"it is a {kind}"
     except Exception as error:  # noqa: BLE001  # of any kind, as what listens there may be anything
         why = _one_line(error)
-    finally:
-        runner.stop()
     if why:
         tls = "; tls:// needs Dask's own configuration of TLS here, too" if address.startswith("tls:") else ""
         raise ClusterError(
